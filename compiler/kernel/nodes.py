@@ -1,0 +1,110 @@
+"""The loop IR: kernels over index spaces, and the buffers they read and write.
+
+    Kernel     name(buffers; dims) over axes { statements }
+    Statement  Reduce name = combiner over axes of value
+             | Store  buffer[indices] = value, for all points of axes
+    Axis       a named symbol `%x` running over 0 <= %x < extent
+
+A kernel runs its statements in order at every point of its *outer* axes. A statement adds axes of its own
+(*inner* axes): a Reduce combines its value over them, a Store writes at each of their points. An expression may
+use `reduced(name)` of earlier statements, and may load an element that an earlier Store of the same kernel
+wrote at the same point. Outer points are independent of each other and run in any order, on any thread.
+
+    softmax:  outer %i:n
+              m = max over %j:1024 of x[%i, %j]
+              s = sum over %k:1024 of exp(x[%i, %k] - m)
+              y[%i, %l] = exp(x[%i, %l] - m) / s      for %l:1024
+
+A matrix product is the same notation: outer %i, %j, `acc = sum over %k of a[%i, %k] * b[%k, %j]`, and a Store that
+uses `reduced(acc)` (the epilogue); its kind says that the contraction schedule applies.
+
+All buffers are dense and row-major; views are index maps. An outer loop over no axes is one point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Union
+
+from pierian.compiler.dim import Dim
+from pierian.compiler.dtype import DType
+from pierian.compiler.kernel.scalar import Index, Scalar
+from pierian.compiler.shape import Shape
+
+# Combiners and what an empty reduction gives. argmax/argmin give the int64 position along their single axis of
+# the first extreme value (a NaN counts as extreme); over an empty axis they are refused when graphs are built.
+COMBINERS = ("sum", "prod", "max", "min", "any", "all", "argmax", "argmin")
+
+# How a kernel is scheduled. loop: pointwise and row kernels. contraction: one sum of products, tiled and packed.
+# serial: outer points run one after the other in order, so that stores may collide (scatter): later points
+# see what earlier ones stored, and the first outer axes listed in `parallel` axes may still run apart.
+KINDS = ("loop", "contraction", "serial")
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A loop variable: the symbol's name (beginning with `%`) and how many values it takes."""
+
+    name: str
+    extent: Dim
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A dense row-major array that a kernel reads or writes."""
+
+    name: str
+    dtype: DType
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """`name` = `combiner` of `value` over all points of `axes`, at each outer point.
+
+    The order of combination is fixed by the sizes alone, never by the number of threads.
+    """
+
+    name: str
+    combiner: str
+    axes: tuple[Axis, ...]
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """`buffer[indices] = value` at each outer point and each point of `axes`."""
+
+    buffer: str
+    indices: tuple[Index, ...]
+    value: Scalar
+    axes: tuple[Axis, ...] = ()
+
+
+Statement = Union[Reduce, Store]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A loop nest as a value. Equal kernels are equal objects in the sense of `==` and are emitted once.
+
+    Attributes:
+        kind: one of KINDS.
+        buffers: parameters in order; those stored to are outputs.
+        dims: the size symbols the kernel uses, in order: its integer parameters.
+        axes: the outer axes, slowest first.
+        body: statements in order.
+        parallel: serial kernels only: how many leading outer axes are independent after all.
+    """
+
+    kind: str
+    buffers: tuple[Buffer, ...]
+    dims: tuple[str, ...]
+    axes: tuple[Axis, ...]
+    body: tuple[Statement, ...]
+    parallel: int = 0
+
+    @property
+    def outputs(self) -> frozenset[str]:
+        """Names of the buffers the kernel stores to."""
+        return frozenset(statement.buffer for statement in self.body if isinstance(statement, Store))

@@ -1,0 +1,112 @@
+"""A Program: kernels, the buffers they work on, control flow, and where each buffer lies.
+
+    Program   buffers, steps
+    Step      Launch kernel(buffers; dims) | Branch | Loop | Copy
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from pierian.compiler.dim import Dim
+from pierian.compiler.dtype import DType
+from pierian.compiler.kernel.nodes import Kernel
+from pierian.compiler.location import Location
+from pierian.compiler.shape import Shape
+
+# Where a buffer's bytes come from. input: the caller's array. output: the caller's result array.
+# constant: the program's own data. temporary: the workspace, at `offset`. alias: the bytes of buffer `base`, seen
+# with another shape, from element `start` on.
+BUFFER_KINDS = ("input", "output", "constant", "temporary", "alias")
+
+
+@dataclass(slots=True)
+class ProgramBuffer:
+    """One array of a program.
+
+    Attributes:
+        position: index among the inputs, outputs or constants for those kinds.
+        offset: byte offset in the workspace for temporaries, set by the memory plan; 64-byte aligned.
+        base, start: for an alias: whose bytes, and from which element (a Dim; loop counters allowed as symbols).
+        data: for a constant: the NumPy array.
+    """
+
+    name: str
+    kind: str
+    dtype: DType
+    shape: Shape
+    position: int = -1
+    offset: Dim = 0
+    base: str = ""
+    start: Dim = 0
+    data: Any = None
+
+
+@dataclass(slots=True)
+class Launch:
+    """Run a kernel. `buffers` and `dims` are the actual parameters, in the kernel's order."""
+
+    kernel: Kernel
+    buffers: tuple[str, ...]
+    dims: tuple[Dim, ...]
+    label: str = ""
+    location: Location | None = None
+
+
+@dataclass(slots=True)
+class Copy:
+    """Copy all bytes of `source` to `target` (equal type and size)."""
+
+    target: str
+    source: str
+
+
+@dataclass(slots=True)
+class Branch:
+    """Run `then` where the bool scalar buffer `condition` is true, else `otherwise`."""
+
+    condition: str
+    then: list[Step]
+    otherwise: list[Step]
+
+
+@dataclass(slots=True)
+class Loop:
+    """Repeat `steps`.
+
+    With `count` a Dim the loop runs that many times and the symbol `counter` (a name beginning with `%`)
+    counts 0, 1, ..., usable in `start` of aliases and in dims of launches inside. Without `count`, `header` runs, then
+    the bool scalar buffer `condition` decides whether `steps` run and the loop goes on (while).
+    With both, the loop ends at whichever comes first.
+    """
+
+    counter: str
+    count: Dim | None
+    condition: str
+    header: list[Step]
+    steps: list[Step]
+
+
+Step = Union[Launch, Copy, Branch, Loop]
+
+
+@dataclass(slots=True)
+class Program:
+    """What the graph compiles to, before it is scheduled for a target.
+
+    Attributes:
+        dims: the size symbols of the whole program, in the order the entry point takes them.
+        checks: pairs of sizes that must be equal for the inputs to fit, with the reason and place.
+        workspace: bytes of the temporaries together, set by the memory plan.
+    """
+
+    name: str
+    dims: tuple[str, ...] = ()
+    buffers: dict[str, ProgramBuffer] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    constants: list[str] = field(default_factory=list)
+    workspace: Dim = 0
+    checks: list[tuple[Dim, Dim, str]] = field(default_factory=list)

@@ -1,0 +1,3 @@
+"""The one version: read by the build, cache keys and compiled artefacts."""
+
+VERSION = "0.1.0"
