@@ -1,0 +1,95 @@
+"""How emitted kernels are called: the one convention between kernel emission, the entry point and the pool.
+
+A kernel becomes one or more *phases*, functions of the form
+
+    void phase(ptr args, i64 begin, i64 end, ptr scratch)
+
+run in order, each over its tasks 0 <= t < tasks cut into ranges [begin, end) that any thread may take in any
+order. `args` is an array of 8-byte words: one pointer per kernel buffer, one i64 per kernel dim, then one pointer
+to the launch's *shared* memory (partial results, packed panels). `scratch` is memory of the calling worker alone.
+How much work a task holds depends on sizes only, so results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
+from pierian.compiler.dim import Atom, Dim
+from pierian.compiler.kernel.nodes import Kernel
+
+PHASE_PARAMETERS = (("args", "ptr"), ("begin", "i64"), ("end", "i64"), ("scratch", "ptr"))
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One function of a kernel and how many tasks it has, an expression in the kernel's dims.
+
+    `serial` phases never use more than the calling thread (their work is too small to share, or ordered).
+    """
+
+    function: str
+    tasks: Dim
+    serial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCode:
+    """An emitted kernel.
+
+    Attributes:
+        text: LLVM IR of its functions and module-level constants (names begin with the kernel's name).
+        declarations: `declare` lines the text needs.
+        phases: what to run, in order.
+        shared: bytes of shared memory a launch needs, an expression in the kernel's dims (64-byte aligned start).
+        scratch: bytes of scratch per worker.
+        schedule: one line per choice made, for people (`--emit kernels`).
+    """
+
+    text: str
+    declarations: frozenset[str]
+    phases: tuple[Phase, ...]
+    shared: Dim = 0
+    scratch: Dim = 0
+    schedule: tuple[str, ...] = field(default=(), compare=False)
+
+
+class Parameters:
+    """Reads the words of `args` inside a phase, each once."""
+
+    def __init__(self, writer: FunctionWriter, kernel: Kernel) -> None:
+        """Loads every parameter at once; call at the start of the function."""
+        self.buffers: dict[str, Value] = {}
+        self.dims: dict[str, Value] = {}
+        args = writer.arg("args")
+        for position, buffer in enumerate(kernel.buffers):
+            address = writer.gep(args, "ptr", i64(position))
+            self.buffers[buffer.name] = writer.load(address, "ptr", 8, ", !invariant.load !{}")
+        first = len(kernel.buffers)
+        for position, name in enumerate(kernel.dims, first):
+            self.dims[name] = writer.load(writer.gep(args, "i64", i64(position)), "i64", 8, ", !invariant.load !{}")
+        address = writer.gep(args, "ptr", i64(first + len(kernel.dims)))
+        self.shared = writer.load(address, "ptr", 8, ", !invariant.load !{}")
+
+
+def emit_dim(writer: FunctionWriter, expression: Dim, values: dict[str, Value]) -> Value:
+    """Instructions that compute a size or index as i64 from the values of its symbols."""
+    if isinstance(expression, int):
+        return i64(expression)
+    total = i64(0)
+    for monomial, factor in expression.terms:
+        term = i64(abs(factor))
+        for atom in monomial:
+            term = writer.mul(term, _emit_atom(writer, atom, values))
+        total = writer.sub(total, term) if factor < 0 else writer.add(total, term)
+    return total
+
+
+def _emit_atom(writer: FunctionWriter, atom: Atom, values: dict[str, Value]) -> Value:
+    if atom.kind == "symbol":
+        return values[atom.name]
+    x, y = (emit_dim(writer, arg, values) for arg in atom.args)
+    if atom.kind == "max":
+        return writer.intrinsic("llvm.smax", x, y)
+    # Numerators and denominators of sizes and indices are never negative, so truncation is the floor.
+    return writer.op("sdiv" if atom.kind == "div" else "srem", x, y)
