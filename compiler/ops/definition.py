@@ -15,8 +15,8 @@ Tensor = Value
 
 # The families; importing one registers its operators.
 FAMILIES = (
-    "creation", "elementwise", "comparison", "logical", "cast", "reduction", "contraction", "movement", "indexing",
-    "random", "activation", "losses", "control", "state",
+    "state", "creation", "elementwise", "comparison", "logical", "cast", "reduction", "contraction", "movement",
+    "indexing", "random", "activation", "losses", "control",
 )  # fmt: skip
 
 _REGISTRY: dict[str, Operator] = {}

@@ -1,0 +1,62 @@
+"""Rules that many operators share: inference, constraints, and pieces of gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pierian.compiler.dim import Dim
+from pierian.compiler.dtype import bool_
+from pierian.compiler.errors import DTypeError
+from pierian.compiler.graph.node import Value
+from pierian.compiler.shape import TensorType, broadcast_constraints, broadcast_shapes, normalize_axes
+
+
+def same(x: TensorType, **_: Any) -> TensorType:
+    """The output is like the input."""
+    return x
+
+
+def broadcast(*types: TensorType, **_: Any) -> TensorType:
+    """Element by element over one element type, with broadcasting."""
+    first = types[0].dtype
+    if any(type_.dtype is not first for type_ in types):
+        raise DTypeError("element types differ", got=", ".join(str(t.dtype) for t in types), expected=str(first))
+    return TensorType(first, broadcast_shapes(*(type_.shape for type_ in types)))
+
+
+def broadcast_to_bool(*types: TensorType, **_: Any) -> TensorType:
+    """As `broadcast`, with a boolean result."""
+    return TensorType(bool_, broadcast(*types).shape)
+
+
+def equal_after_broadcast(*types: TensorType, **_: Any) -> list[tuple[Dim, Dim]]:
+    """The sizes that must be equal at run time for the shapes to broadcast."""
+    target = broadcast_shapes(*(type_.shape for type_ in types))
+    return [pair for type_ in types for pair in broadcast_constraints(type_.shape, target)]
+
+
+def normalize_reduction(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
+    """`axis` as a sorted tuple of axes from the front."""
+    return {"axis": normalize_axes(attributes["axis"], types[0].rank), "keepdims": bool(attributes["keepdims"])}
+
+
+def reduced_shape(x: TensorType, axis: tuple[int, ...], keepdims: bool) -> tuple[Dim, ...]:
+    """The shape left after reducing `axis`."""
+    if keepdims:
+        return tuple(1 if i in axis else dim for i, dim in enumerate(x.shape))
+    return tuple(dim for i, dim in enumerate(x.shape) if i not in axis)
+
+
+def unbroadcast(b: Any, gradient: Value, like: Value) -> Value:
+    """Sum a gradient over the axes along which `like` was broadcast, so that it has the shape of `like`."""
+    if gradient.shape == like.shape:
+        return gradient
+    extra = len(gradient.shape) - len(like.shape)
+    stretched = tuple(
+        axis + extra for axis, dim in enumerate(like.shape) if dim == 1 and gradient.shape[axis + extra] != 1
+    )
+    axes = tuple(range(extra)) + stretched
+    result = b.sum(gradient, axis=axes, keepdims=True) if axes else gradient
+    if extra:
+        result = b.squeeze(result, axis=tuple(range(extra)))
+    return result
