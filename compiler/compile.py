@@ -1,0 +1,80 @@
+"""The room's door: a graph and options in, native code out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pierian.compiler.codegen.module import Image, compile_program
+from pierian.compiler.graph.graph import Graph
+from pierian.compiler.graph.node import Value
+from pierian.compiler.kernel.program import Program
+from pierian.compiler.lowering import lower
+from pierian.compiler.options import CompileOptions
+from pierian.compiler.pipeline import run_passes
+from pierian.compiler.state import Signature, close_state
+from pierian.compiler.target.features import Target, host
+
+
+@dataclass(slots=True)
+class Compiled:
+    """A compiled graph and every stage on the way to it.
+
+    Attributes:
+        signature: what goes in and comes out, by name.
+        graph: the portable graph, after all passes.
+        program: kernels, buffers and memory plan.
+        image: native code.
+    """
+
+    signature: Signature
+    graph: Graph
+    program: Program
+    image: Image
+
+
+def compile_graph(
+    graph: Graph,
+    options: CompileOptions | None = None,
+    *,
+    feeds: Sequence[Value] | None = None,
+    fetches: Sequence[Value] | None = None,
+    target: Target | None = None,
+) -> Compiled:
+    """Compile what `fetches` need of a graph to native code; the graph is not changed.
+
+    Args:
+        graph: any graph; variables become inputs and outputs (see `pierian.compiler.state`).
+        options: what passes do; the default optimizes.
+        feeds: the values the caller hands in; default the graph's inputs.
+        fetches: the values handed back; default the graph's outputs.
+        target: the machine to compile for; default this one.
+
+    Raises:
+        FeedError: a placeholder is needed that is not fed.
+        LoweringError: an operator without native code.
+    """
+    options = options or CompileOptions()
+    closed, signature = close_for_compilation(graph, feeds, fetches)
+    portable = run_passes(closed, options)
+    program = lower(portable)
+    image = compile_program(program, target or host(), options)
+    return Compiled(signature, portable, program, image)
+
+
+def close_for_compilation(
+    graph: Graph, feeds: Sequence[Value] | None, fetches: Sequence[Value] | None
+) -> tuple[Graph, Signature]:
+    """`close_state` with the graph's own inputs and outputs as defaults.
+
+    A graph without declared outputs hands out every value that nobody reads.
+    """
+    names = None
+    if fetches is None:
+        fetches, names = graph.outputs, graph.output_names
+        if not fetches:
+            fetches = [value for node in graph.nodes for value in node.outputs if not value.uses]
+            names = None
+    if feeds is None:
+        feeds = graph.inputs
+    return close_state(graph, feeds, fetches, names)
