@@ -1,0 +1,85 @@
+"""Prepared calls: a compiled graph bound to its state, ready to be called with arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pierian.compiler.compile import Compiled, compile_graph
+from pierian.compiler.errors import FeedError
+from pierian.compiler.graph.graph import Graph
+from pierian.compiler.graph.node import Value
+from pierian.compiler.options import CompileOptions
+from pierian.runtime.bind import as_array, solve_sizes
+from pierian.runtime.executable import Executable
+from pierian.runtime.variables import VariableStore
+
+Array = np.ndarray[Any, Any]
+
+
+class PreparedCall:
+    """Calls native code with feeds, and with the variables of a store where the graph has state.
+
+    Results are fresh arrays of the caller's. The call is safe from many threads; calls that assign variables run
+    one after the other.
+    """
+
+    def __init__(self, compiled: Compiled, store: VariableStore | None, threads: int | None = None) -> None:
+        signature = compiled.signature
+        self.compiled = compiled
+        self._executable = Executable(compiled.image, compiled.program, threads)
+        self._run = self._executable.run
+        self._types = [type_ for _, type_ in (*signature.feeds, *signature.reads)]
+        self._names = [name for name, _ in (*signature.feeds, *signature.reads)]
+        self._feeds = len(signature.feeds)
+        self._fetches = len(signature.fetches)
+        self._reads = tuple(name for name, _ in signature.reads)
+        self._assigns = tuple(name for name, _ in signature.assigns)
+        self._store = store
+
+    def __call__(self, feeds: Sequence[Any]) -> list[Array]:
+        """The fetched arrays for these feeds.
+
+        Raises:
+            FeedError: feeds that do not fit; no variable is changed.
+        """
+        if self._store is None or not (self._reads or self._assigns):
+            return self._call(tuple(feeds))
+        if not self._assigns:
+            return self._call((*feeds, *self._store.values(self._reads)))
+        with self._store.lock:
+            results = self._call((*feeds, *self._store.values(self._reads)))
+            self._store.commit(self._assigns, results[self._fetches :])
+        return results[: self._fetches]
+
+    def _call(self, inputs: tuple[Any, ...]) -> list[Array]:
+        results = self._run(inputs)
+        return results if results is not None else self._call_slowly(inputs)
+
+    def _call_slowly(self, inputs: tuple[Any, ...]) -> list[Array]:
+        """Inputs the fast path refused: convert what converts, explain what does not fit."""
+        if len(inputs) != len(self._types):
+            raise FeedError(
+                "wrong number of feeds", got=len(inputs) - len(self._reads), expected=", ".join(self._names[: self._feeds])
+            )
+        arrays = tuple(
+            as_array(given, type_, name) for given, type_, name in zip(inputs, self._types, self._names, strict=True)
+        )
+        solve_sizes(self._types, arrays, self._names, self.compiled.program.checks)
+        results = self._run(arrays)
+        if results is None:
+            raise FeedError("the fed arrays do not fit the program", got=", ".join(str(a.shape) for a in arrays))
+        return results
+
+
+def prepare(
+    graph: Graph,
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
+    threads: int | None = None,
+    options: CompileOptions | None = None,
+) -> Callable[[Sequence[Any]], list[Array]]:
+    """Compile a graph without variables; the result takes the inputs' arrays and gives the outputs'."""
+    return PreparedCall(compile_graph(graph, options, feeds=inputs, fetches=outputs), None, threads)

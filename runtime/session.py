@@ -1,0 +1,192 @@
+"""The Session: runs parts of a graph with feeds, and keeps the graph's variables."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pierian.compiler.compile import compile_graph
+from pierian.compiler.errors import ExecutionError, FeedError
+from pierian.compiler.graph.graph import Graph
+from pierian.compiler.graph.node import Value
+from pierian.compiler.options import CompileOptions
+from pierian.runtime import checkpoint
+from pierian.runtime.callable import PreparedCall
+from pierian.runtime.fetches import Rebuild, flatten, resolve
+from pierian.runtime.variables import VariableStore
+
+Array = np.ndarray[Any, Any]
+_DEFAULT_GRAPH: list[Callable[[], Graph]] = []
+
+
+def set_default_graph(provider: Callable[[], Graph]) -> None:
+    """Say which graph a Session without one is opened on (the front end's default graph)."""
+    _DEFAULT_GRAPH[:] = [provider]
+
+
+class Session:
+    """Runs a graph.
+
+    Args:
+        graph: what to run; default the current default graph.
+        threads: how many threads kernels may use; default `PIERIAN_NUM_THREADS`, else the CPUs this process may use.
+            Results do not depend on it.
+        options: what the compiler does.
+
+    A run is a transaction: it reads every variable as it was before the run, and its assignments take effect
+    together when it has succeeded. Sessions may be used from many threads. The graph may grow between runs.
+
+    >>> with Session(graph) as session:
+    ...     session.run([loss, accuracy], feed_dict={x: batch})
+    """
+
+    def __init__(
+        self, graph: Graph | None = None, threads: int | None = None, options: CompileOptions | None = None
+    ) -> None:
+        if graph is None:
+            if not _DEFAULT_GRAPH:
+                raise FeedError("a Session needs a graph")
+            graph = _DEFAULT_GRAPH[0]()
+        self.graph = graph
+        self.threads = threads
+        self._options = options
+        self._store = VariableStore(graph)
+        self._calls: dict[tuple[tuple[Value, ...], tuple[Value, ...]], PreparedCall] = {}
+        self._compiling = threading.Lock()
+        self._closed = False
+
+    def run(self, fetches: Any, feed_dict: Mapping[Any, Any] | None = None) -> Any:
+        """Compute `fetches`, a tensor, name or variable, or nested lists, tuples and dicts of them.
+
+        Args:
+            fetches: what to compute; the result has the same structure.
+            feed_dict: arrays by tensor or name; any tensor of the graph may be fed, not only placeholders.
+
+        Raises:
+            FeedError: a fetch or feed that is not in the graph, does not fit, or is missing. Nothing has changed.
+        """
+        self._check_open()
+        specials: list[Any] = []
+        values, rebuild = flatten(self.graph, fetches, lambda item: _special(item, specials))
+        feeds = {resolve(self.graph, key): given for key, given in (feed_dict or {}).items()}
+        for special in specials:
+            special.run_in_session(self)
+        if not values:
+            return rebuild([])
+        return rebuild(self._call(tuple(feeds), tuple(values))(tuple(feeds.values())))
+
+    def make_callable(self, fetches: Any, feed_list: Sequence[Any] = ()) -> Callable[..., Any]:
+        """A function of the feeds, in the order of `feed_list`, that gives what `run` would; the fastest way to
+        run the same thing many times. The graph is compiled here."""
+        self._check_open()
+        values, rebuild = flatten(self.graph, fetches)
+        feeds = tuple(resolve(self.graph, item) for item in feed_list)
+        call = self._call(feeds, tuple(values))
+        return _prepared_function(call, rebuild, isinstance(fetches, (list, tuple, dict)), self._check_open)
+
+    def compiled(self, fetches: Any, feeds: Sequence[Any] = ()) -> Any:
+        """The stages of compilation for these fetches and feeds: graph, kernels, plan, native code."""
+        values, _ = flatten(self.graph, fetches)
+        return self._call(tuple(resolve(self.graph, item) for item in feeds), tuple(values)).compiled
+
+    # --- variables ------------------------------------------------------------------------------------------
+
+    def value(self, variable: Any) -> Array:
+        """A copy of the current value of a variable, given itself or its name."""
+        return self._store.value(variable if isinstance(variable, str) else variable.name).copy()
+
+    def initialize(self) -> None:
+        """Every variable back to its initial value."""
+        self._store.reset()
+
+    def load_values(self, values: Mapping[str, Any]) -> None:
+        """Give variables values by name; all or none.
+
+        Raises:
+            FeedError: an unknown name, or a value that does not fit.
+        """
+        self._store.load(values)
+
+    def save(self, path: str) -> None:
+        """Write all variables to a safetensors file, atomically."""
+        names = list(self.graph.variables)
+        checkpoint.save(path, dict(zip(names, self._store.values(names), strict=True)))
+
+    def restore(self, path: str, partial: bool = False) -> list[str]:
+        """Read variables from a safetensors file; returns the names that were set.
+
+        Args:
+            path: the file.
+            partial: whether variables may be missing from the file, or the file have others.
+
+        Raises:
+            FeedError: names or shapes do not fit; nothing has changed.
+            FormatError: the file is malformed.
+        """
+        found = checkpoint.load(path)
+        if partial:
+            found = {name: array for name, array in found.items() if name in self.graph.variables}
+        else:
+            missing = sorted(set(self.graph.variables) - set(found))
+            if missing:
+                raise FeedError("the checkpoint lacks variables", where=path, got=", ".join(missing[:10]))
+        self._store.load(found)
+        return list(found)
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free compiled code and variables; the session cannot run any more."""
+        self._closed = True
+        self._calls.clear()
+
+    def __enter__(self) -> Session:
+        self._check_open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ExecutionError("this Session is closed")
+
+    def _call(self, feeds: tuple[Value, ...], fetches: tuple[Value, ...]) -> PreparedCall:
+        key = (feeds, fetches)
+        found = self._calls.get(key)
+        if found is None:
+            with self._compiling:
+                found = self._calls.get(key)
+                if found is None:
+                    compiled = compile_graph(self.graph, self._options, feeds=feeds, fetches=fetches)
+                    found = self._calls[key] = PreparedCall(compiled, self._store, self.threads)
+        return found
+
+
+def _special(item: Any, found: list[Any]) -> Rebuild | None:
+    """Things that act on the session itself, such as variable initializers."""
+    if not hasattr(item, "run_in_session"):
+        return None
+    found.append(item)
+    return lambda results: None
+
+
+def _prepared_function(
+    call: PreparedCall, rebuild: Rebuild, nested: bool, check: Callable[[], None]
+) -> Callable[..., Any]:
+    if nested:
+
+        def run(*feeds: Any) -> Any:
+            check()
+            return rebuild(call(feeds))
+
+        return run
+
+    def run_one(*feeds: Any) -> Any:
+        check()
+        return call(feeds)[0]
+
+    return run_one
