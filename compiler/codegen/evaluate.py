@@ -1,0 +1,379 @@
+"""Expressions to instructions inside loops.
+
+A `Scope` is one level of a loop nest: the axes that have a value there, and what has been computed at that level.
+What does not depend on an inner loop is computed in the scope around it. At most one axis is the vector axis: its
+value in the scope is the index of lane 0, and what depends on it is a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pierian.compiler.codegen.abi import Parameters, emit_dim
+from pierian.compiler.codegen.access import Address, address, step
+from pierian.compiler.codegen.scalars import (
+    emit_scalar,
+    memory_load,
+    register_type,
+    splat_constant,
+    to_memory,
+    to_register,
+)
+from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, lanes_of, like, mangle, vector
+from pierian.compiler.dim import Dim, Symbolic, symbols
+from pierian.compiler.dtype import DType
+from pierian.compiler.kernel.nodes import Buffer, Kernel
+from pierian.compiler.kernel.scalar import Index, Scalar, children, load_parts
+
+
+class Dependencies:
+    """Which axes each expression of a kernel depends on; computed once and kept."""
+
+    def __init__(self) -> None:
+        self._known: dict[Scalar, frozenset[str]] = {}
+
+    def of(self, root: Scalar) -> frozenset[str]:
+        """Names of all axes and sizes, and `=name` for reduction results."""
+        found = self._known.get(root)
+        if found is not None:
+            return found
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            below = children(node)
+            missing = [child for child in below if child not in self._known]
+            if missing:
+                stack.extend(missing)
+                continue
+            stack.pop()
+            self._known[node] = frozenset().union(_own(node), *(self._known[child] for child in below))
+        return self._known[root]
+
+
+def _own(node: Scalar) -> frozenset[str]:
+    if node.op == "dim":
+        assert isinstance(node.attribute, Symbolic)
+        return symbols(node.attribute)
+    if node.op == "load":
+        return frozenset().union(*(symbols(i) for i in load_parts(node)[1] if not isinstance(i, Scalar)))
+    if node.op == "reduced":
+        return frozenset((f"={node.attribute}",))
+    return frozenset()
+
+
+class Frame:
+    """What all scopes of one function share."""
+
+    def __init__(self, writer: FunctionWriter, kernel: Kernel, lanes: int, dependencies: Dependencies) -> None:
+        self.writer = writer
+        self.kernel = kernel
+        self.lanes = lanes
+        self.buffers: dict[str, Buffer] = {buffer.name: buffer for buffer in kernel.buffers}
+        self.parameters = Parameters(writer, kernel)
+        self.dependencies = dependencies
+
+
+class Scope:
+    """One level of a loop nest.
+
+    Args:
+        frame: the function.
+        parent: the level around it.
+        axes: values of the axes that this level adds.
+        vector_axis: the axis along which lanes lie, here and in inner scopes.
+        mask: which lanes are inside the iteration space; None for all.
+    """
+
+    def __init__(
+        self,
+        frame: Frame,
+        parent: Scope | None = None,
+        axes: dict[str, Value] | None = None,
+        vector_axis: str | None = None,
+        mask: Value | None = None,
+    ) -> None:
+        self.frame = frame
+        self.writer = frame.writer
+        self.parent = parent
+        self.values: dict[str, Value] = dict(parent.values) if parent else dict(frame.parameters.dims)
+        self.values.update(axes or {})
+        self.vector_axes: frozenset[str] = parent.vector_axes if parent else frozenset()
+        if vector_axis is not None:
+            self.vector_axes |= {vector_axis}
+        self.mask = mask if mask is not None else (parent.mask if parent else None)
+        self._memo: dict[Scalar, Value] = {}
+        self._splats: dict[Scalar, Value] = {}
+        self._dims: dict[Dim, Value] = {}
+
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    def get(self, root: Scalar) -> Value:
+        """The value of an expression; a scalar where it does not vary over lanes."""
+        found = self._lookup(root)
+        if found is not None:
+            return found
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if self._lookup(node) is not None:
+                stack.pop()
+                continue
+            missing = [child for child in children(node) if self._lookup(child) is None]
+            if missing:
+                stack.extend(reversed(missing))
+                continue
+            stack.pop()
+            self._memo[node] = self._emit(node)
+        found = self._lookup(root)
+        assert found is not None
+        return found
+
+    def vector(self, node: Scalar) -> Value:
+        """The value of an expression in all lanes."""
+        lanes = self.frame.lanes
+        if node.op == "const":
+            return splat_constant(node, lanes)
+        scope: Scope | None = self
+        while scope is not None:
+            if node in scope._splats:
+                return scope._splats[node]
+            scope = scope.parent
+        value = self.get(node)
+        if lanes == 1 or value.type.startswith("<"):
+            return value
+        result = self._splats[node] = self.writer.splat(value, lanes)
+        return result
+
+    def define(self, node: Scalar, value: Value) -> None:
+        """Say what a `reduced` expression is from here on."""
+        self._memo[node] = value
+
+    def dim(self, expression: Dim) -> Value:
+        """A size or the lane-0 value of an index."""
+        if isinstance(expression, int):
+            return i64(expression)
+        found = self._dims.get(expression)
+        if found is None:
+            scope: Scope = self
+            while scope.parent is not None and symbols(expression) <= scope.parent.values.keys():
+                unchanged = all(scope.parent.values[n] is scope.values[n] for n in symbols(expression))
+                if not unchanged or expression not in scope.parent._dims:
+                    break
+                scope = scope.parent
+            found = scope._dims.get(expression)
+            if found is None:
+                found = self._dims[expression] = emit_dim(self.writer, expression, self.values)
+        return found
+
+    def hoist(self, roots: Iterable[Scalar], inner: Iterable[str]) -> None:
+        """Compute here, before a loop over `inner` axes, all of `roots` that the loop does not change."""
+        changing = frozenset(inner)
+        depends = self.frame.dependencies.of
+        seen: set[Scalar] = set()
+        stack = list(roots)
+        while stack:
+            node = stack.pop()
+            if node in seen or node.op == "const":
+                continue
+            seen.add(node)
+            needed = depends(node)
+            if needed & changing:
+                stack.extend(children(node))
+                if node.op == "load":
+                    self._hoist_address(node, changing)
+            elif all(name.startswith("=") or name in self.values for name in needed):
+                self.vector(node) if self.vector_axes else self.get(node)
+
+    def _hoist_address(self, node: Scalar, changing: frozenset[str]) -> None:
+        """Make the sizes in an access's steps ready."""
+
+    def _lookup(self, node: Scalar) -> Value | None:
+        if node.op == "const":
+            return splat_constant(node, 1)
+        scope: Scope | None = self
+        while scope is not None:
+            found = scope._memo.get(node)
+            if found is not None:
+                return found
+            scope = scope.parent
+        return None
+
+    def varies(self, node: Scalar) -> bool:
+        """True where the expression differs from lane to lane."""
+        return self.frame.lanes > 1 and bool(self.frame.dependencies.of(node) & self.vector_axes)
+
+    def _emit(self, node: Scalar) -> Value:
+        if node.op == "load":
+            return self._load(node)
+        if node.op == "dim":
+            assert isinstance(node.attribute, Symbolic)
+            return self._index(node.attribute)
+        args = [self.get(arg) for arg in node.args]
+        if any(arg.type.startswith("<") for arg in args):
+            args = [self.vector(arg) for arg in node.args]
+        return emit_scalar(self.writer, node, args)
+
+    # --- memory ----------------------------------------------------------------------------------------------
+
+    def _index(self, expression: Dim) -> Value:
+        """An index as a value: a vector where it varies over lanes."""
+        lanes = self.frame.lanes
+        used = symbols(expression) & self.vector_axes
+        if lanes == 1 or not used:
+            return self.dim(expression)
+        total = self.writer.splat(self.dim(expression), lanes) if self._is_linear(expression, used) else None
+        if total is not None:
+            iota = self.writer.iota("i64", lanes)
+            stride = self._lane_step(expression, used)
+            if stride.text != "1":
+                iota = self.writer.op("mul", iota, self.writer.splat(stride, lanes))
+            return self.writer.op("add", total, iota)
+        result = Value("poison", vector("i64", lanes))
+        for lane in range(lanes):
+            shifted = dict(self.values)
+            for name in used:
+                shifted[name] = self.writer.add(self.values[name], i64(lane))
+            one = emit_dim(self.writer, expression, shifted)
+            result = self.writer.emit(f"insertelement {result}, {one}, i64 {lane}", result.type)
+        return result
+
+    def _is_linear(self, expression: Dim, axes: Iterable[str]) -> bool:
+        return all(step(expression, axis) is not None for axis in axes)
+
+    def _lane_step(self, expression: Dim, axes: Iterable[str]) -> Value:
+        total: Dim = 0
+        for axis in axes:
+            factor = step(expression, axis)
+            assert factor is not None
+            total = factor + total
+        return self.dim(total)
+
+    def _load(self, node: Scalar) -> Value:
+        name, indices = load_parts(node)
+        buffer = self.frame.buffers[name]
+        base = self.frame.parameters.buffers[name]
+        where = address(buffer, indices)
+        lanes = self.frame.lanes
+        varying = symbols(where.known) & self.vector_axes
+        computed_varies = any(self.varies(value) for value, _ in where.computed)
+        if lanes == 1 or not (varying or computed_varies):
+            pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
+            return memory_load(self.writer, pointer, buffer.dtype, 1)
+        if not computed_varies and self._is_linear(where.known, varying):
+            stride = self._lane_step(where.known, varying)
+            if stride.text == "1":
+                pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
+                return self._load_consecutive(pointer, buffer.dtype)
+            if stride.text == "0":
+                pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
+                return self.writer.splat(memory_load(self.writer, pointer, buffer.dtype, 1), lanes)
+        return self._gather(base, buffer.dtype, self._vector_offset(where))
+
+    def _scalar_offset(self, where: Address) -> Value:
+        offset = self.dim(where.known)
+        for value, stride in where.computed:
+            offset = self.writer.add(offset, self.writer.mul(self.get(value), self.dim(stride)))
+        return offset
+
+    def _vector_offset(self, where: Address) -> Value:
+        lanes = self.frame.lanes
+        offset = self._index(where.known)
+        if not offset.type.startswith("<"):
+            offset = self.writer.splat(offset, lanes)
+        for value, stride in where.computed:
+            factor = self.vector(value)
+            if stride != 1:
+                factor = self.writer.op("mul", factor, self.writer.splat(self.dim(stride), lanes))
+            offset = self.writer.op("add", offset, factor)
+        return offset
+
+    def _load_consecutive(self, pointer: Value, dtype: DType) -> Value:
+        lanes = self.frame.lanes
+        if self.mask is None:
+            return memory_load(self.writer, pointer, dtype, lanes)
+        type_ = vector(dtype.llvm, lanes)
+        loaded = self.writer.call(
+            f"llvm.masked.load.{mangle(type_)}.p0",
+            type_,
+            [pointer, Value(str(dtype.itemsize), "i32"), self.mask, constant(0, dtype.llvm, lanes)],
+        )
+        return to_register(self.writer, loaded, dtype)
+
+    def _gather(self, base: Value, dtype: DType, offset: Value) -> Value:
+        lanes = self.frame.lanes
+        type_ = vector(dtype.llvm, lanes)
+        pointers = self.writer.emit(
+            f"getelementptr {dtype.llvm}, ptr {base.text}, {offset}", vector("ptr", lanes)
+        )
+        mask = self.mask or constant(True, "i1", lanes)
+        loaded = self.writer.call(
+            f"llvm.masked.gather.{mangle(type_)}.{mangle(pointers.type)}",
+            type_,
+            [pointers, Value(str(dtype.itemsize), "i32"), mask, constant(0, dtype.llvm, lanes)],
+        )
+        return to_register(self.writer, loaded, dtype)
+
+    def store(self, name: str, indices: Sequence[Index], value: Scalar, streaming: bool = False) -> None:
+        """Write an expression to a buffer at the point (or the lanes) this scope stands at."""
+        buffer = self.frame.buffers[name]
+        base = self.frame.parameters.buffers[name]
+        where = address(buffer, indices)
+        lanes = self.frame.lanes
+        varying = symbols(where.known) & self.vector_axes
+        computed_varies = any(self.varies(one) for one, _ in where.computed)
+        if lanes == 1 or not (varying or computed_varies):
+            result = to_memory(self.writer, self.get(value), buffer.dtype)
+            if lanes_of(result.type) > 1:
+                result = self.writer.extract(result, 0)
+            pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
+            self.writer.store(result, pointer, buffer.dtype.itemsize)
+            return
+        result = to_memory(self.writer, self.vector(value), buffer.dtype)
+        if not computed_varies and self._is_linear(where.known, varying):
+            stride = self._lane_step(where.known, varying)
+            if stride.text == "1":
+                pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
+                self._store_consecutive(result, pointer, buffer.dtype, streaming)
+                return
+        self._scatter(result, base, buffer.dtype, self._vector_offset(where))
+
+    def _store_consecutive(self, result: Value, pointer: Value, dtype: DType, streaming: bool) -> None:
+        if self.mask is None:
+            if streaming:
+                width = lanes_of(result.type) * dtype.itemsize
+                self.writer.store(result, pointer, width, ", !nontemporal !0")
+            else:
+                self.writer.store(result, pointer, dtype.itemsize)
+            return
+        self.writer.call(
+            f"llvm.masked.store.{mangle(result.type)}.p0",
+            "void",
+            [result, pointer, Value(str(dtype.itemsize), "i32"), self.mask],
+        )
+
+    def _scatter(self, result: Value, base: Value, dtype: DType, offset: Value) -> None:
+        lanes = self.frame.lanes
+        pointers = self.writer.emit(
+            f"getelementptr {dtype.llvm}, ptr {base.text}, {offset}", vector("ptr", lanes)
+        )
+        mask = self.mask or constant(True, "i1", lanes)
+        self.writer.call(
+            f"llvm.masked.scatter.{mangle(result.type)}.{mangle(pointers.type)}",
+            "void",
+            [result, pointers, Value(str(dtype.itemsize), "i32"), mask],
+        )
+
+    def tail_mask(self, index: Value, end: Value) -> Value:
+        """Lanes whose index (lane 0 at `index`) is below `end`."""
+        lanes = self.frame.lanes
+        left = self.writer.intrinsic("llvm.smin", self.writer.sub(end, index), i64(lanes))
+        narrow = self.writer.cast("trunc", left, "i32")
+        return self.writer.cmp("icmp slt", self.writer.iota("i32", lanes), self.writer.splat(narrow, lanes))
+
+
+def element_type(dtype: DType, lanes: int) -> str:
+    """The register type of `lanes` elements."""
+    return vector(register_type(dtype), lanes)
+
+
+__all__ = ["Dependencies", "Frame", "Scope", "element_type", "like"]

@@ -1,0 +1,22 @@
+"""One kernel to native code, by its kind."""
+
+from __future__ import annotations
+
+from pierian.compiler.codegen.abi import KernelCode
+from pierian.compiler.kernel.nodes import Kernel
+from pierian.compiler.target.features import Target
+
+
+def emit_kernel(kernel: Kernel, name: str, target: Target) -> KernelCode:
+    """The LLVM functions of a kernel; their names begin with `name`."""
+    if kernel.kind == "contraction":
+        from pierian.compiler.codegen.contraction.driver import emit_contraction
+
+        return emit_contraction(kernel, name, target)
+    if kernel.kind == "serial":
+        from pierian.compiler.codegen.serial import emit_serial
+
+        return emit_serial(kernel, name, target)
+    from pierian.compiler.codegen.loops import emit_loop
+
+    return emit_loop(kernel, name, target)
