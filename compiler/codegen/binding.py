@@ -1,0 +1,119 @@
+"""Binding NumPy arrays to a program natively: types, ranks, sizes and layout are checked and addresses taken in one call.
+
+    i32 NAME_bind(ptr arguments, ptr table, ptr dims, ptr inputs)     1 where every array fits, else 0
+    void NAME_place(ptr results, ptr outputs)                          addresses of a list's arrays
+    i32 NAME_call(ptr arguments, ptr results, ptr frame)               bind, place and run for programs of fixed sizes
+
+`arguments` is a Python tuple of arrays, `results` a Python list of arrays. `table` holds the address of the ndarray type and,
+input by input, of the dtype object an array must have. The layout of these objects is CPython's and NumPy's public binary
+interface on 64-bit machines; `pierian.runtime.executable` checks it once per process and does without where it does not hold.
+
+`frame` holds pointers: pool, constants, table, dims, inputs, outputs, workspace.
+"""
+
+from __future__ import annotations
+
+from pierian.compiler.codegen.abi import emit_dim
+from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, i32, i64
+from pierian.compiler.dim import Dim, symbols
+from pierian.compiler.kernel.program import Program
+
+OBJECT_TYPE = 8
+TUPLE_SIZE, TUPLE_ITEMS = 16, 24
+LIST_ITEMS = 24  # a pointer to the items
+ARRAY_DATA, ARRAY_RANK, ARRAY_SHAPE, ARRAY_DTYPE, ARRAY_FLAGS = 16, 24, 32, 56, 64
+CONTIGUOUS_AND_ALIGNED = 0x101
+FRAME = ("pool", "constants", "table", "dims", "inputs", "outputs", "workspace")
+
+
+def emit_binding(program: Program, name: str) -> str:
+    """The text of the three functions."""
+    bind = _bind(program, name)
+    declarations = set(bind.declarations)
+    return "\n".join([bind.finish(), _place(program, name), _call(name), *sorted(declarations), ""])
+
+
+def _bind(program: Program, name: str) -> FunctionWriter:
+    f = FunctionWriter(
+        f"{name}_bind", "i32", [("arguments", "ptr"), ("table", "ptr"), ("dims", "ptr"), ("inputs", "ptr")], ""
+    )
+    fail = f.label("fail")
+
+    def require(condition: Value) -> None:
+        if condition.text == "true":
+            return
+        following = f.label("ok")
+        f.cond_br(condition, following, fail)
+        f.start(following)
+
+    count = f.load(f.gep(f.arg("arguments"), "i8", i64(TUPLE_SIZE)), "i64", 8)
+    require(f.cmp("icmp eq", count, i64(len(program.inputs))))
+    array_type = f.load(f.arg("table"), "ptr", 8)
+    values: dict[str, Value] = {}
+    later: list[tuple[Dim, Value]] = []
+    for position, buffer_name in enumerate(program.inputs):
+        buffer = program.buffers[buffer_name]
+        item = f.load(f.gep(f.arg("arguments"), "i8", i64(TUPLE_ITEMS + 8 * position)), "ptr", 8)
+        require(f.cmp("icmp eq", f.load(f.gep(item, "i8", i64(OBJECT_TYPE)), "ptr", 8), array_type))
+        dtype = f.load(f.gep(f.arg("table"), "ptr", i64(1 + position)), "ptr", 8)
+        require(f.cmp("icmp eq", f.load(f.gep(item, "i8", i64(ARRAY_DTYPE)), "ptr", 8), dtype))
+        rank = f.load(f.gep(item, "i8", i64(ARRAY_RANK)), "i32", 4)
+        require(f.cmp("icmp eq", rank, i32(len(buffer.shape))))
+        flags = f.load(f.gep(item, "i8", i64(ARRAY_FLAGS)), "i32", 4)
+        wanted = f.op("and", flags, i32(CONTIGUOUS_AND_ALIGNED))
+        require(f.cmp("icmp eq", wanted, i32(CONTIGUOUS_AND_ALIGNED)))
+        shape = f.load(f.gep(item, "i8", i64(ARRAY_SHAPE)), "ptr", 8)
+        for axis, dim in enumerate(buffer.shape):
+            size = f.load(f.gep(shape, "i64", i64(axis)), "i64", 8)
+            if isinstance(dim, int):
+                require(f.cmp("icmp eq", size, i64(dim)))
+            elif str(dim).isidentifier() and str(dim) not in values:
+                values[str(dim)] = size
+            else:
+                later.append((dim, size))
+        data = f.load(f.gep(item, "i8", i64(ARRAY_DATA)), "ptr", 8)
+        f.store(data, f.gep(f.arg("inputs"), "ptr", i64(position)), 8)
+    for dim, size in later:
+        require(f.cmp("icmp eq", emit_dim(f, dim, values), size) if symbols(dim) <= values.keys() else FALSE)
+    for first, second, _ in program.checks:
+        known = symbols(first) | symbols(second) <= values.keys()
+        require(f.cmp("icmp eq", emit_dim(f, first, values), emit_dim(f, second, values)) if known else TRUE)
+    for position, symbol_name in enumerate(program.dims):
+        f.store(values[symbol_name], f.gep(f.arg("dims"), "i64", i64(position)), 8)
+    f.ret(i32(1))
+    f.start(fail)
+    f.ret(i32(0))
+    return f
+
+
+def _place(program: Program, name: str) -> str:
+    f = FunctionWriter(f"{name}_place", "void", [("results", "ptr"), ("outputs", "ptr")], "")
+    items = f.load(f.gep(f.arg("results"), "i8", i64(LIST_ITEMS)), "ptr", 8)
+    for position in range(len(program.outputs)):
+        item = f.load(f.gep(items, "ptr", i64(position)), "ptr", 8)
+        data = f.load(f.gep(item, "i8", i64(ARRAY_DATA)), "ptr", 8)
+        f.store(data, f.gep(f.arg("outputs"), "ptr", i64(position)), 8)
+    f.ret()
+    return f.finish()
+
+
+def _call(name: str) -> str:
+    f = FunctionWriter(f"{name}_call", "i32", [("arguments", "ptr"), ("results", "ptr"), ("frame", "ptr")], "")
+    field = {
+        key: f.load(f.gep(f.arg("frame"), "ptr", i64(position)), "ptr", 8) for position, key in enumerate(FRAME)
+    }
+    bound = f.call(
+        f"{name}_bind", "i32", [f.arg("arguments"), field["table"], field["dims"], field["inputs"]]
+    )
+    run, refuse = f.label("run"), f.label("refuse")
+    f.cond_br(f.cmp("icmp ne", bound, i32(0)), run, refuse)
+    f.start(refuse)
+    f.ret(i32(0))
+    f.start(run)
+    f.call(f"{name}_place", "void", [f.arg("results"), field["outputs"]])
+    f.call(
+        f"{name}_run", "i32",
+        [field["pool"], field["inputs"], field["outputs"], field["constants"], field["dims"], field["workspace"]],
+    )  # fmt: skip
+    f.ret(i32(1))
+    return f.finish()

@@ -1,0 +1,229 @@
+"""The one native entry point of a program: all its steps, without returning to the caller in between.
+
+    i32 NAME_run(ptr pool, ptr inputs, ptr outputs, ptr constants, ptr dims, ptr workspace)
+    i64 NAME_workspace(ptr dims, i64 threads)       bytes the workspace must have; it starts at a multiple of 64
+
+`inputs`, `outputs` and `constants` are arrays of pointers and `dims` an array of i64, all in the program's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pierian.compiler.codegen.abi import KernelCode, emit_dim
+from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i32, i64
+from pierian.compiler.dim import Dim, ceildiv, maximum, substitute
+from pierian.compiler.kernel.nodes import Kernel
+from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step
+
+ALIGNMENT = 64
+
+RUN_PARAMETERS = [
+    ("pool", "ptr"), ("inputs", "ptr"), ("outputs", "ptr"), ("constants", "ptr"), ("dims", "ptr"), ("workspace", "ptr"),
+]  # fmt: skip
+
+
+def launches(steps: Sequence[Step]) -> list[Launch]:
+    """All launches of a program, those in branches and loops too."""
+    found: list[Launch] = []
+    for step in steps:
+        if isinstance(step, Launch):
+            found.append(step)
+        elif isinstance(step, Branch):
+            found += launches(step.then) + launches(step.otherwise)
+        elif isinstance(step, Loop):
+            found += launches(step.header) + launches(step.steps)
+    return found
+
+
+def emit_entry(program: Program, name: str, codes: dict[Kernel, KernelCode], linkage: str = "") -> str:
+    """The text of both functions."""
+    return _EntryEmitter(program, name, codes, linkage).emit()
+
+
+class _EntryEmitter:
+    def __init__(self, program: Program, name: str, codes: dict[Kernel, KernelCode], linkage: str) -> None:
+        self.program = program
+        self.name = name
+        self.codes = codes
+        self.linkage = linkage
+        self.f = FunctionWriter(f"{name}_run", "i32", RUN_PARAMETERS, linkage)
+        self.values: dict[str, Value] = {}
+        self.addresses: dict[str, Value] = {}
+        self.dims: dict[Dim, Value] = {}
+
+    def emit(self) -> str:
+        f = self.f
+        self.values = read_dims(f, self.program.dims, f.arg("dims"))
+        shared, scratch = self._launch_memory()
+        self.shared_offset = self._round(self.program.workspace)
+        self.scratch_offset = self.shared_offset + self._round(shared)
+        self.scratch_stride = self._round(scratch)
+        for step_buffers in (self.program.inputs, self.program.outputs, self.program.constants):
+            for buffer in step_buffers:
+                self._address(buffer)
+        for buffer in self.program.buffers.values():
+            if buffer.kind == "temporary":
+                self._address(buffer.name)
+        self._steps(self.program.steps)
+        f.ret(i32(0))
+        declarations = set(f.declarations)
+        return f.finish() + self._workspace(declarations) + "\n".join(sorted(declarations)) + "\n"
+
+    def _launch_memory(self) -> tuple[Dim, Dim]:
+        """Shared and scratch bytes that suffice for every launch."""
+        shared: Dim = 0
+        scratch: Dim = 0
+        for launch in launches(self.program.steps):
+            code = self.codes[launch.kernel]
+            actual = dict(zip(launch.kernel.dims, launch.dims, strict=True))
+            shared = _larger(shared, substitute(code.shared, actual))
+            scratch = _larger(scratch, substitute(code.scratch, actual))
+        return shared, scratch
+
+    def _round(self, size: Dim) -> Dim:
+        return ceildiv(size, ALIGNMENT) * ALIGNMENT
+
+    def _workspace(self, declarations: set[str]) -> str:
+        f = FunctionWriter(f"{self.name}_workspace", "i64", [("dims", "ptr"), ("threads", "i64")], self.linkage)
+        values = read_dims(f, self.program.dims, f.arg("dims"))
+        fixed = emit_dim(f, self.scratch_offset, values)
+        each = emit_dim(f, self.scratch_stride, values)
+        f.ret(f.add(fixed, f.mul(each, f.arg("threads"))))
+        declarations |= f.declarations
+        return f.finish()
+
+    # --- addresses -----------------------------------------------------------------------------------------------
+
+    def _dim(self, expression: Dim) -> Value:
+        return emit_dim(self.f, expression, self.values)
+
+    def _address(self, name: str) -> Value:
+        """The address of a buffer; of an alias inside a loop it depends on the loop's counter."""
+        found = self.addresses.get(name)
+        if found is not None:
+            return found
+        buffer = self.program.buffers[name]
+        if buffer.kind == "alias":
+            base = self._address(buffer.base)
+            if buffer.start == 0:
+                return base
+            return self.f.gep(base, buffer.dtype.llvm, self._dim(buffer.start))
+        address = self._fixed_address(buffer)
+        self.addresses[name] = address
+        return address
+
+    def _fixed_address(self, buffer: ProgramBuffer) -> Value:
+        f = self.f
+        if buffer.kind == "temporary":
+            return f.gep(f.arg("workspace"), "i8", self._dim(buffer.offset))
+        table = f.arg({"input": "inputs", "output": "outputs", "constant": "constants"}[buffer.kind])
+        return f.load(f.gep(table, "ptr", i64(buffer.position)), "ptr", 8)
+
+    # --- steps ---------------------------------------------------------------------------------------------------
+
+    def _steps(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if isinstance(step, Launch):
+                self._launch(step)
+            elif isinstance(step, Copy):
+                self._copy(step)
+            elif isinstance(step, Branch):
+                self._branch(step)
+            else:
+                self._loop(step)
+
+    def _launch(self, launch: Launch) -> None:
+        f = self.f
+        code = self.codes[launch.kernel]
+        actual = dict(zip(launch.kernel.dims, launch.dims, strict=True))
+        words = [self._address(name) for name in launch.buffers]
+        words += [self._dim(expression) for expression in launch.dims]
+        words.append(f.gep(f.arg("workspace"), "i8", self._dim(self.shared_offset)))
+        args = f.alloca("i64", len(words), 16)
+        for position, word in enumerate(words):
+            f.store(word, f.gep(args, "i64", i64(position)), 8)
+        scratch = f.gep(f.arg("workspace"), "i8", self._dim(self.scratch_offset))
+        for phase in code.phases:
+            tasks = self._dim(substitute(phase.tasks, actual))
+            if phase.serial or tasks.text == "1":
+                f.call(phase.function, "void", [args, i64(0), tasks, scratch])
+            else:
+                self._parallel(phase.function, args, tasks, scratch)
+
+    def _parallel(self, function: str, args: Value, tasks: Value, scratch: Value) -> None:
+        """Through the pool where there is one and the work has more than one task."""
+        f = self.f
+        alone, several, pooled, done = (f.label(hint) for hint in ("alone", "several", "pooled", "done"))
+        f.cond_br(f.cmp("icmp sgt", tasks, i64(1)), several, alone)
+        f.start(several)
+        f.cond_br(f.cmp("icmp ne", f.arg("pool"), Value("null", "ptr")), pooled, alone)
+        f.start(pooled)
+        parallel = f.load(f.arg("pool"), "ptr", 8)
+        stride = self._dim(self.scratch_stride)
+        f.line(f"call void {parallel.text}({f.arg('pool')}, ptr @{function}, {args}, {tasks}, {scratch}, {stride})")
+        f.br(done)
+        f.start(alone)
+        f.call(function, "void", [args, i64(0), tasks, scratch])
+        f.br(done)
+        f.start(done)
+
+    def _copy(self, step: Copy) -> None:
+        f = self.f
+        buffer = self.program.buffers[step.target]
+        size: Dim = buffer.dtype.itemsize
+        for dim in buffer.shape:
+            size = dim * size
+        f.call(
+            "llvm.memmove.p0.p0.i64", "void",
+            [self._address(step.target), self._address(step.source), self._dim(size), constant(0, "i1")],
+        )  # fmt: skip
+
+    def _flag(self, name: str) -> Value:
+        return self.f.cmp("icmp ne", self.f.load(self._address(name), "i8", 1), constant(0, "i8"))
+
+    def _branch(self, step: Branch) -> None:
+        f = self.f
+        then, otherwise, done = f.label("then"), f.label("else"), f.label("joined")
+        f.cond_br(self._flag(step.condition), then, otherwise)
+        f.start(then)
+        self._steps(step.then)
+        f.br(done)
+        f.start(otherwise)
+        self._steps(step.otherwise)
+        f.br(done)
+        f.start(done)
+
+    def _loop(self, step: Loop) -> None:
+        f = self.f
+        head, test, body, done = (f.label(hint) for hint in ("head", "test", "body", "done"))
+        counter = f.alloca("i64", 1, 8)
+        f.store(i64(0), counter, 8)
+        limit = self._dim(step.count) if step.count is not None else None
+        f.br(head)
+        f.start(head)
+        now = f.load(counter, "i64", 8)
+        if limit is not None:
+            f.cond_br(f.cmp("icmp slt", now, limit), test, done)
+            f.start(test)
+        self.values[step.counter] = now
+        self._steps(step.header)
+        if step.condition:
+            f.cond_br(self._flag(step.condition), body, done)
+            f.start(body)
+        self._steps(step.steps)
+        f.store(f.op("add", now, i64(1)), counter, 8)
+        f.br(head)
+        f.start(done)
+        del self.values[step.counter]
+
+
+def read_dims(f: FunctionWriter, names: Sequence[str], table: Value) -> dict[str, Value]:
+    """The values of size symbols from an array of i64."""
+    return {name: f.load(f.gep(table, "i64", i64(i)), "i64", 8) for i, name in enumerate(names)}
+
+
+def _larger(first: Dim, second: Dim) -> Dim:
+    if first == 0:
+        return second
+    return first if second == 0 else maximum(first, second)

@@ -1,0 +1,276 @@
+"""The native thread pool, as LLVM IR: the same code serves compiled graphs in memory and in C libraries.
+
+    ptr  pierian_pool_create(i64 threads)       threads includes the caller's
+    void pierian_pool_destroy(ptr pool)
+    void pierian_parallel(ptr pool, ptr phase, ptr args, i64 tasks, ptr scratch, i64 stride)
+
+A parallel region is opened by the caller, which works too. A worker that notices an open region joins it, takes chunks of
+tasks from a shared counter until none is left, and leaves; the caller closes the region when it finds no more tasks and waits
+only for those that have joined, so a worker still asleep costs nothing. Workers that find nothing to do spin for some tens of
+microseconds (back-to-back kernels) and then sleep on a futex. A second caller of a busy pool runs its tasks by itself, as does
+a caller without a pool, so that no more threads run than the pool has.
+"""
+
+from __future__ import annotations
+
+from pierian.compiler.codegen.writer import NULL, FunctionWriter, Value, i32, i64
+
+# Layout of the pool in bytes; what different threads write lies on cache lines of its own.
+PARALLEL = 0  # address of pierian_parallel, for code in other modules
+THREADS = 8  # how many threads work, the caller included
+STOP = 16  # i32: workers shall end
+EPOCH = 64  # i32, futex: counts opened regions
+SLEEPERS = 128  # i32: workers in futex wait
+STATE = 192  # i32: bit 30 open; below it how many workers have joined
+BUSY = 256  # i32: a caller holds the pool
+NEXT = 320  # i64: next task to take
+PHASE, ARGS, TASKS, SCRATCH, STRIDE, CHUNK = 384, 392, 400, 408, 416, 424
+HANDLES = 512  # pthread_t of each worker
+MAX_THREADS = 256
+SIZE = HANDLES + 8 * MAX_THREADS
+
+_OPEN = 1 << 30
+_SPINS = 3000
+_FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # private to the process
+_SYS_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
+
+DECLARATIONS = (
+    "declare ptr @aligned_alloc(i64, i64)",
+    "declare void @free(ptr)",
+    "declare i32 @pthread_create(ptr, ptr, ptr, ptr)",
+    "declare i32 @pthread_join(i64, ptr)",
+    "declare i64 @syscall(i64, ...)",
+    "declare i32 @sched_yield()",
+)
+
+
+def pool_text(architecture: str, linkage: str = "") -> str:
+    """The pool's functions for `x86_64`, `aarch64` or `riscv64` under Linux."""
+    number = _SYS_FUTEX.get(architecture, _SYS_FUTEX["x86_64"])
+    pause = {"x86_64": 'call void asm sideeffect "pause", ""()', "aarch64": 'call void asm sideeffect "yield", ""()'}
+    relax = pause.get(architecture, 'call void asm sideeffect "", ""()')
+    parts = [
+        _work(),
+        _worker(number, relax),
+        _parallel(linkage, number, relax),
+        _create(linkage),
+        _destroy(linkage, number),
+        *DECLARATIONS,
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def _field(f: FunctionWriter, pool: Value, offset: int) -> Value:
+    return f.gep(pool, "i8", i64(offset))
+
+
+def _load(f: FunctionWriter, pool: Value, offset: int, type_: str) -> Value:
+    return f.load(_field(f, pool, offset), type_, 8)
+
+
+def _atomic(f: FunctionWriter, op: str, pool: Value, offset: int, value: Value) -> Value:
+    return f.emit(f"atomicrmw {op} {_field(f, pool, offset)}, {value} seq_cst", value.type)
+
+
+def _atomic_load(f: FunctionWriter, pool: Value, offset: int, order: str = "acquire") -> Value:
+    return f.emit(f"load atomic i32, {_field(f, pool, offset)} {order}, align 4", "i32")
+
+
+def _work() -> str:
+    """Take chunks until no task is left; `number` says whose scratch memory to use."""
+    f = FunctionWriter("pierian_pool_work", "void", [("pool", "ptr"), ("number", "i64")])
+    pool = f.arg("pool")
+    phase, args = _load(f, pool, PHASE, "ptr"), _load(f, pool, ARGS, "ptr")
+    tasks, chunk = _load(f, pool, TASKS, "i64"), _load(f, pool, CHUNK, "i64")
+    offset = f.mul(f.arg("number"), _load(f, pool, STRIDE, "i64"))
+    scratch = f.gep(_load(f, pool, SCRATCH, "ptr"), "i8", offset)
+    again, body, done = f.label("again"), f.label("body"), f.label("done")
+    f.br(again)
+    f.start(again)
+    begin = _atomic(f, "add", pool, NEXT, chunk)
+    f.cond_br(f.cmp("icmp slt", begin, tasks), body, done)
+    f.start(body)
+    end = f.minimum(f.add(begin, chunk), tasks)
+    f.line(f"call void {phase.text}({args}, {begin}, {end}, {scratch})")
+    f.br(again)
+    f.start(done)
+    f.ret()
+    return f.finish() + "\n".join(sorted(f.declarations)) + "\n"
+
+
+def _worker(futex: int, relax: str) -> str:
+    """A worker's life. Its argument is the address of its own handle, from which pool and number follow."""
+    f = FunctionWriter("pierian_pool_worker", "ptr", [("pool", "ptr"), ("number", "i64")])
+    pool = f.arg("pool")
+    seen = f.alloca("i32")
+    spins = f.alloca("i64")
+    f.store(i32(0), seen, 4)
+    wait, check, spin, sleep, opened, join, work, end = (
+        f.label(name) for name in ("wait", "check", "spin", "sleep", "opened", "join", "work", "end")
+    )
+    f.store(i64(0), spins, 8)
+    f.br(wait)
+    f.start(wait)
+    stop = _atomic_load(f, pool, STOP)
+    f.cond_br(f.cmp("icmp ne", stop, i32(0)), end, check)
+    f.start(check)
+    epoch = _atomic_load(f, pool, EPOCH, "seq_cst")
+    f.cond_br(f.cmp("icmp ne", epoch, f.load(seen, "i32", 4)), opened, spin)
+    f.start(spin)
+    count = f.load(spins, "i64", 8)
+    f.store(f.op("add", count, i64(1)), spins, 8)
+    f.line(relax)
+    f.cond_br(f.cmp("icmp slt", count, i64(_SPINS)), wait, sleep)
+    f.start(sleep)
+    _atomic(f, "add", pool, SLEEPERS, i32(1))
+    word = _field(f, pool, EPOCH)
+    f.emit(
+        f"call i64 (i64, ...) @syscall(i64 {futex}, {word}, i32 {_FUTEX_WAIT}, {epoch}, ptr null, ptr null, i32 0)", "i64"
+    )
+    _atomic(f, "sub", pool, SLEEPERS, i32(1))
+    f.store(i64(0), spins, 8)
+    f.br(wait)
+    f.start(opened)
+    f.store(epoch, seen, 4)
+    f.store(i64(0), spins, 8)
+    f.br(join)
+    f.start(join)
+    state = _atomic_load(f, pool, STATE)
+    is_open = f.cmp("icmp ne", f.op("and", state, i32(_OPEN)), i32(0))
+    attempt = f.label("attempt")
+    f.cond_br(is_open, attempt, wait)
+    f.start(attempt)
+    more = f.op("add", state, i32(1))
+    pair = f.emit(f"cmpxchg {_field(f, pool, STATE)}, {state}, {more} seq_cst seq_cst", "{ i32, i1 }")
+    taken = f.emit(f"extractvalue {pair}, 1", "i1")
+    f.cond_br(taken, work, join)
+    f.start(work)
+    f.call("pierian_pool_work", "void", [pool, f.arg("number")])
+    _atomic(f, "sub", pool, STATE, i32(1))
+    f.br(wait)
+    f.start(end)
+    f.ret(NULL)
+    return f.finish() + _trampoline()
+
+
+def _trampoline() -> str:
+    """pthread's start routine: the argument points at the worker's handle inside the pool (64 KiB aligned)."""
+    f = FunctionWriter("pierian_pool_start", "ptr", [("handle", "ptr")])
+    address = f.emit(f"ptrtoint {f.arg('handle')} to i64", "i64")
+    base = f.op("and", address, i64(-POOL_ALIGNMENT))
+    number = f.op("sdiv", f.sub(f.sub(address, base), i64(HANDLES)), i64(8))
+    pool = f.emit(f"inttoptr {base} to ptr", "ptr")
+    f.ret(f.call("pierian_pool_worker", "ptr", [pool, f.add(number, i64(1))]))
+    return f.finish()
+
+
+POOL_ALIGNMENT = 4096
+
+
+def _parallel(linkage: str, futex: int, relax: str) -> str:
+    f = FunctionWriter(
+        "pierian_parallel",
+        "void",
+        [("pool", "ptr"), ("phase", "ptr"), ("args", "ptr"), ("tasks", "i64"), ("scratch", "ptr"), ("stride", "i64")],
+        linkage,
+    )
+    pool, tasks = f.arg("pool"), f.arg("tasks")
+    alone, several, claim, shared, wake, work, wait, relaxed, close = (
+        f.label(n) for n in ("alone", "several", "claim", "shared", "wake", "work", "wait", "relaxed", "close")
+    )
+    without = f.cmp("icmp eq", pool, NULL)
+    single = f.cmp("icmp sle", tasks, i64(1))
+    f.cond_br(f.op("or", without, single), alone, several)
+    f.start(several)
+    threads = _load(f, pool, THREADS, "i64")
+    f.cond_br(f.cmp("icmp sgt", threads, i64(1)), claim, alone)
+    f.start(claim)
+    pair = f.emit(f"cmpxchg {_field(f, pool, BUSY)}, i32 0, i32 1 seq_cst seq_cst", "{ i32, i1 }")
+    f.cond_br(f.emit(f"extractvalue {pair}, 1", "i1"), shared, alone)
+    f.start(alone)
+    f.line(f"call void {f.arg('phase').text}({f.arg('args')}, i64 0, {tasks}, {f.arg('scratch')})")
+    f.ret()
+    f.start(shared)
+    for name, offset in (("phase", PHASE), ("args", ARGS), ("tasks", TASKS), ("scratch", SCRATCH), ("stride", STRIDE)):
+        f.store(f.arg(name), _field(f, pool, offset), 8)
+    # A few chunks for each thread even out their speeds without much traffic on the counter.
+    parts = f.op("mul", threads, i64(4))
+    chunk = f.op("sdiv", f.add(tasks, f.sub(parts, i64(1))), parts)
+    f.store(chunk, _field(f, pool, CHUNK), 8)
+    f.line(f"store atomic i64 0, {_field(f, pool, NEXT)} release, align 8")
+    f.line(f"store atomic i32 {_OPEN}, {_field(f, pool, STATE)} seq_cst, align 4")
+    _atomic(f, "add", pool, EPOCH, i32(1))
+    sleepers = _atomic_load(f, pool, SLEEPERS, "seq_cst")
+    f.cond_br(f.cmp("icmp ne", sleepers, i32(0)), wake, work)
+    f.start(wake)
+    word = _field(f, pool, EPOCH)
+    f.emit(
+        f"call i64 (i64, ...) @syscall(i64 {futex}, {word}, i32 {_FUTEX_WAKE}, i32 {MAX_THREADS}, ptr null, ptr null, i32 0)",
+        "i64",
+    )
+    f.br(work)
+    f.start(work)
+    f.call("pierian_pool_work", "void", [pool, i64(0)])
+    _atomic(f, "and", pool, STATE, i32(~_OPEN))
+    spun = f.alloca("i64")
+    f.store(i64(0), spun, 8)
+    f.br(wait)
+    f.start(wait)
+    joined = _atomic_load(f, pool, STATE)
+    f.cond_br(f.cmp("icmp eq", joined, i32(0)), close, relaxed)
+    f.start(relaxed)
+    f.line(relax)
+    count = f.load(spun, "i64", 8)
+    f.store(f.op("add", count, i64(1)), spun, 8)
+    with f.when(f.cmp("icmp sgt", count, i64(20 * _SPINS))):
+        f.call("sched_yield", "i32", [])
+    f.br(wait)
+    f.start(close)
+    f.line(f"store atomic i32 0, {_field(f, pool, BUSY)} release, align 4")
+    f.ret()
+    return f.finish()
+
+
+def _create(linkage: str) -> str:
+    f = FunctionWriter("pierian_pool_create", "ptr", [("threads", "i64")], linkage)
+    wanted = f.intrinsic("llvm.smax", f.minimum(f.arg("threads"), i64(MAX_THREADS)), i64(1))
+    pool = f.call("aligned_alloc", "ptr", [i64(POOL_ALIGNMENT), i64(POOL_ALIGNMENT)])
+    with f.when(f.cmp("icmp eq", pool, NULL)):
+        f.ret(NULL)
+        f.start(f.label("unreached"))
+    f.line(f"call void @llvm.memset.p0.i64({pool}, i8 0, i64 {POOL_ALIGNMENT}, i1 false)")
+    f.declarations.add("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
+    f.store(Value("@pierian_parallel", "ptr"), _field(f, pool, PARALLEL), 8)
+    started = f.alloca("i64")
+    f.store(i64(1), started, 8)
+    with f.loop(i64(1), wanted) as loop:
+        handle = f.gep(_field(f, pool, HANDLES), "i64", f.sub(loop.index, i64(1)))
+        start = Value("@pierian_pool_start", "ptr")
+        failed = f.call("pthread_create", "i32", [handle, NULL, start, handle])
+        number = f.load(started, "i64", 8)
+        grown = f.select(f.cmp("icmp eq", failed, i32(0)), f.op("add", number, i64(1)), number)
+        f.store(grown, started, 8)
+    f.store(f.load(started, "i64", 8), _field(f, pool, THREADS), 8)
+    f.ret(pool)
+    return f.finish() + "\n".join(sorted(f.declarations)) + "\n"
+
+
+def _destroy(linkage: str, futex: int) -> str:
+    f = FunctionWriter("pierian_pool_destroy", "void", [("pool", "ptr")], linkage)
+    pool = f.arg("pool")
+    with f.when(f.cmp("icmp ne", pool, NULL)):
+        f.line(f"store atomic i32 1, {_field(f, pool, STOP)} seq_cst, align 4")
+        _atomic(f, "add", pool, EPOCH, i32(1))
+        word = _field(f, pool, EPOCH)
+        f.emit(
+            f"call i64 (i64, ...) @syscall(i64 {futex}, {word}, i32 {_FUTEX_WAKE}, i32 {MAX_THREADS}, ptr null, ptr null, i32 0)",
+            "i64",
+        )
+        workers = f.sub(_load(f, pool, THREADS, "i64"), i64(1))
+        with f.loop(i64(0), workers) as loop:
+            handle = f.load(f.gep(_field(f, pool, HANDLES), "i64", loop.index), "i64", 8)
+            f.call("pthread_join", "i32", [handle, NULL])
+        f.call("free", "void", [pool])
+    f.ret()
+    return f.finish()

@@ -1,0 +1,27 @@
+"""What the compiler does, as values."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+
+def _verify_default() -> bool:
+    return os.environ.get("PIERIAN_VERIFY", "0") not in ("", "0")
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """Options of compilation.
+
+    Attributes:
+        disable: names of passes that are left out.
+        fold_limit: elements above which a constant result is not computed ahead of time.
+        verify: check the graph after every pass (`PIERIAN_VERIFY=1` turns it on).
+        fuse: whether operators share kernels.
+    """
+
+    disable: tuple[str, ...] = ()
+    fold_limit: int = 4096
+    verify: bool = field(default_factory=_verify_default)
+    fuse: bool = True

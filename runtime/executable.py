@@ -1,0 +1,250 @@
+"""Native code in memory, and calling it with NumPy arrays at little cost.
+
+A call is checked natively: types, sizes, layout. Where an argument does not fit, `run` returns None and the caller converts
+or explains. Programs whose results have fixed sizes need one native call in all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pierian.compiler.codegen.module import Image, pool_object
+from pierian.compiler.dim import evaluate
+from pierian.compiler.kernel.program import Program
+from pierian.compiler.target.features import host
+from pierian.runtime.bind import solve_sizes
+from pierian.runtime.threads import pool_address, thread_count
+from pierian.compiler.shape import TensorType
+
+Array = np.ndarray[Any, Any]
+ALIGNMENT = 64
+_LOADING = threading.Lock()
+
+
+class LoadedCode:
+    """Object code linked into this process."""
+
+    def __init__(self, objects: list[bytes]) -> None:
+        import llvmlite.binding as llvm
+
+        with _LOADING:
+            empty = llvm.parse_assembly("")
+            machine = llvm.Target.from_default_triple().create_target_machine()
+            self._engine = llvm.create_mcjit_compiler(empty, machine)
+            for content in objects:
+                self._engine.add_object_file(llvm.ObjectFileRef.from_data(content))
+            self._engine.finalize_object()
+
+    def address(self, symbol: str) -> int:
+        """Where a function lies."""
+        return self._engine.get_function_address(symbol)
+
+
+@functools.lru_cache(maxsize=1)
+def _pool_code() -> LoadedCode:
+    return LoadedCode([pool_object(host())])
+
+
+def pool_functions() -> tuple[int, int]:
+    """Addresses of the pool's create and destroy."""
+    code = _pool_code()
+    return code.address("pierian_pool_create"), code.address("pierian_pool_destroy")
+
+
+class Executable:
+    """A program ready to run.
+
+    Args:
+        image: native code.
+        program: what it was compiled from: inputs, outputs, sizes.
+        threads: how many threads kernels may use; default as `thread_count` says.
+    """
+
+    def __init__(self, image: Image, program: Program, threads: int | None = None) -> None:
+        self.image = image
+        self.program = program
+        self.threads = thread_count(threads)
+        self._process = os.getpid()
+        self._code = LoadedCode(image.objects)
+        name = image.name
+        kind = ctypes.PYFUNCTYPE if image.light else ctypes.CFUNCTYPE
+        word = ctypes.c_size_t
+        self._run_function = kind(ctypes.c_int, word, word, word, word, word, word)(self._code.address(f"{name}_run"))
+        self._workspace_size = ctypes.PYFUNCTYPE(ctypes.c_int64, word, word)(self._code.address(f"{name}_workspace"))
+        self._bind = ctypes.PYFUNCTYPE(ctypes.c_int, word, word, word, word)(self._code.address(f"{name}_bind"))
+        self._call = kind(ctypes.c_int, word, word, word)(self._code.address(f"{name}_call"))
+        self._input_types = [_type(program, buffer) for buffer in program.inputs]
+        self._output_types = [_type(program, buffer) for buffer in program.outputs]
+        self._results = [(type_.shape, type_.dtype.numpy) for type_ in self._output_types]
+        self._constants = _aligned_constants(image.constants)
+        self._constant_table = _addresses(self._constants)
+        table = [id(np.ndarray), *(id(type_.dtype.numpy) for type_ in self._input_types)]
+        self._table = (ctypes.c_size_t * len(table))(*table)
+        self._slots: list[_Slot] = []
+        self._pool = -1
+        self.run: Callable[[tuple[Any, ...]], list[Array] | None] = self._choose()
+
+    def _choose(self) -> Callable[[tuple[Any, ...]], list[Array] | None]:
+        if not _layout_holds():
+            return self._run_checked
+        if all(type_.is_static for type_ in (*self._input_types, *self._output_types)):
+            return self._run_static
+        return self._run_symbolic
+
+    # --- ways to run -------------------------------------------------------------------------------------------
+
+    def _run_static(self, inputs: tuple[Any, ...]) -> list[Array] | None:
+        slot = self._take_slot()
+        try:
+            empty = np.empty
+            results = [empty(shape, dtype) for shape, dtype in self._results]
+            if not self._call(id(inputs), id(results), slot.frame_address):
+                return None
+            return results
+        finally:
+            self._slots.append(slot)
+
+    def _run_symbolic(self, inputs: tuple[Any, ...]) -> list[Array] | None:
+        slot = self._take_slot()
+        try:
+            if not self._bind(id(inputs), ctypes.addressof(self._table), slot.dims_address, slot.inputs_address):
+                return None
+            return self._finish(slot, tuple(slot.dims))
+        finally:
+            self._slots.append(slot)
+
+    def _run_checked(self, inputs: tuple[Any, ...]) -> list[Array] | None:
+        """Without knowledge of the objects' layout: everything is checked in Python."""
+        for array, type_ in zip(inputs, self._input_types, strict=True):
+            fits = type(array) is np.ndarray and array.dtype == type_.dtype.numpy and array.flags.carray_ro
+            if not (fits and array.ndim == type_.rank):
+                return None
+        names = [f"input {i}" for i in range(len(inputs))]
+        values = solve_sizes(self._input_types, inputs, names, self.program.checks)
+        slot = self._take_slot()
+        try:
+            slot.inputs[: len(inputs)] = [array.ctypes.data for array in inputs]
+            slot.dims[: len(self.program.dims)] = [values[name] for name in self.program.dims]
+            return self._finish(slot, tuple(slot.dims))
+        finally:
+            self._slots.append(slot)
+
+    def _finish(self, slot: _Slot, dims: tuple[int, ...]) -> list[Array]:
+        """Allocate results for these sizes and run."""
+        if dims != slot.sized_for:
+            slot.shapes = self._shapes(dims)
+            slot.reserve(self._workspace_size(slot.dims_address, self.threads))
+            slot.sized_for = dims
+        results = [np.empty(shape, dtype) for shape, (_, dtype) in zip(slot.shapes, self._results, strict=True)]
+        slot.outputs[: len(results)] = [array.ctypes.data for array in results]
+        self._run_function(
+            self._pool, slot.inputs_address, slot.outputs_address, self._constant_address, slot.dims_address,
+            slot.workspace_address,
+        )  # fmt: skip
+        return results
+
+    def _shapes(self, dims: tuple[int, ...]) -> list[tuple[int, ...]]:
+        values = dict(zip(self.program.dims, dims, strict=False))
+        return [tuple(evaluate(dim, values) for dim in type_.shape) for type_ in self._output_types]
+
+    # --- slots ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _constant_address(self) -> int:
+        return ctypes.addressof(self._constant_table)
+
+    def _take_slot(self) -> _Slot:
+        """A workspace of this call's own: from those of calls that are done, or a new one."""
+        if self._pool < 0 or self._process != os.getpid():
+            self._process = os.getpid()
+            self._pool = pool_address(self.threads) if not self.image.light else 0
+            self._slots.clear()
+        try:
+            return self._slots.pop()
+        except IndexError:
+            pass
+        slot = _Slot(len(self.program.inputs), len(self.program.outputs), len(self.program.dims))
+        if not self.program.dims:
+            slot.shapes = [tuple(int(str(d)) for d in type_.shape) for type_ in self._output_types]
+            slot.reserve(self._workspace_size(slot.dims_address, self.threads))
+            slot.sized_for = tuple(slot.dims)
+        slot.set_frame(self._pool, self._constant_address, ctypes.addressof(self._table))
+        return slot
+
+
+class _Slot:
+    """What one call needs: tables of addresses, sizes, and the workspace."""
+
+    def __init__(self, inputs: int, outputs: int, dims: int) -> None:
+        self.inputs = (ctypes.c_size_t * max(inputs, 1))()
+        self.outputs = (ctypes.c_size_t * max(outputs, 1))()
+        self.dims = (ctypes.c_int64 * max(dims, 1))()
+        self.inputs_address = ctypes.addressof(self.inputs)
+        self.outputs_address = ctypes.addressof(self.outputs)
+        self.dims_address = ctypes.addressof(self.dims)
+        self.sized_for: tuple[int, ...] | None = None
+        self.shapes: list[tuple[int, ...]] = []
+        self.workspace: Array = np.empty(0, np.uint8)
+        self.workspace_address = 0
+        self.frame = (ctypes.c_size_t * 7)()
+        self.frame_address = ctypes.addressof(self.frame)
+
+    def reserve(self, size: int) -> None:
+        """A workspace of at least `size` bytes, aligned."""
+        if self.workspace.nbytes < size + ALIGNMENT:
+            self.workspace = np.empty(size + ALIGNMENT, np.uint8)
+            self.workspace_address = -(-self.workspace.ctypes.data // ALIGNMENT) * ALIGNMENT
+            self.frame[6] = self.workspace_address
+
+    def set_frame(self, pool: int, constants: int, table: int) -> None:
+        self.frame[:] = [
+            pool, constants, table, self.dims_address, self.inputs_address, self.outputs_address, self.workspace_address,
+        ]  # fmt: skip
+
+
+def _type(program: Program, name: str) -> TensorType:
+    buffer = program.buffers[name]
+    return TensorType(buffer.dtype, buffer.shape)
+
+
+def _addresses(arrays: list[Array]) -> Any:
+    return (ctypes.c_size_t * max(len(arrays), 1))(*(array.ctypes.data for array in arrays))
+
+
+def _aligned_constants(constants: list[Array]) -> list[Array]:
+    return [np.ascontiguousarray(array) for array in constants]
+
+
+@functools.lru_cache(maxsize=1)
+def _layout_holds() -> bool:
+    """Whether arrays, tuples and lists lie in memory as `pierian.compiler.codegen.binding` reads them."""
+    from pierian.compiler.codegen import binding
+
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    holder, listed = (array,), [array]
+
+    def word(address: int) -> int:
+        return ctypes.c_size_t.from_address(address).value
+
+    if ctypes.sizeof(ctypes.c_size_t) != 8:
+        return False
+    base = id(array)
+    shape = word(base + binding.ARRAY_SHAPE)
+    return (
+        word(base + binding.OBJECT_TYPE) == id(np.ndarray)
+        and word(id(holder) + binding.TUPLE_SIZE) == 1
+        and word(id(holder) + binding.TUPLE_ITEMS) == base
+        and word(word(id(listed) + binding.LIST_ITEMS)) == base
+        and word(base + binding.ARRAY_DATA) == array.ctypes.data
+        and ctypes.c_int.from_address(base + binding.ARRAY_RANK).value == 2
+        and (word(shape), word(shape + 8)) == (2, 3)
+        and word(base + binding.ARRAY_DTYPE) == id(np.dtype("float32"))
+        and ctypes.c_int.from_address(base + binding.ARRAY_FLAGS).value & 0x101 == 0x101
+    )
