@@ -109,6 +109,7 @@ def _initialize_native() -> None:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()  # the pool spins with an inline `pause`
 
 
 @functools.lru_cache(maxsize=16)

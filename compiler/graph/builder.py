@@ -154,6 +154,8 @@ class Builder:
     def convert(self, op: Operator, given: Sequence[Any]) -> list[Value]:
         """Arguments as values of this builder, promoted as the operator asks."""
         values: list[Any] = [self.as_value(one, weak=True) for one in given]
+        if op.promote == "branches":
+            return [self._condition(values[0]), *self._promote(op, values[1:])]
         if op.promote is not None:
             return self._promote(op, values)
         first = next((value.dtype for value in values if isinstance(value, Value)), None)
@@ -198,6 +200,9 @@ class Builder:
             self.cast_to(value, target) if isinstance(value, Value) else self.constant(value, target)
             for value in values
         ]
+
+    def _condition(self, value: Any) -> Value:
+        return value if isinstance(value, Value) else self.constant(value)
 
     def cast_to(self, value: Value, dtype: DType) -> Value:
         """The value in another element type; itself where it has that type."""

@@ -63,7 +63,7 @@ class Operator:
         self.outputs: int = facts.pop("outputs", 1)
         self.commutative: bool = facts.pop("commutative", False)
         self.idempotent: bool = facts.pop("idempotent", False)
-        self.promote: str | None = facts.pop("promote", None)  # None, "common" or "float"
+        self.promote: str | None = facts.pop("promote", None)  # None, "common", "float", or "branches" (the first is a condition)
         self.stateful: bool = facts.pop("stateful", False)  # never folded, merged or dropped as unused when fetched
         self.random: bool = facts.pop("random", False)
         self.ulp: float | None = facts.pop("ulp", 0.0)  # numeric contract against the reference; None: random

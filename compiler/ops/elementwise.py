@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 
 from pierian.compiler.graph.node import Node, Value
+from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.builder import ScalarBuilder
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.ops import rules
 from pierian.compiler.ops.definition import Tensor, operator
+from pierian.compiler.shape import TensorType
 
 
 @operator(promote="common", commutative=True, infer=rules.broadcast, constraints=rules.equal_after_broadcast)
 def add(x: Tensor, y: Tensor) -> Tensor:
-    """Sum of `x` and `y`. Integers wrap; booleans: logical or."""
+    """Sum of `x` and `y`. Integers wrap; of booleans it is the logical or."""
 
 
 @add.gradient
-def _add_gradient(b: Any, node: Node, dz: Value) -> tuple[Value, ...]:
+def _add_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
     return tuple(rules.unbroadcast(b, dz, value) for value in node.inputs)
 
 
@@ -33,13 +35,34 @@ def _add_scalar(s: ScalarBuilder, x: Scalar, y: Scalar) -> Scalar:
     return s.logical_or(x, y) if x.dtype.is_bool else s.add(x, y)
 
 
+@operator(promote="common", infer=rules.broadcast, constraints=rules.equal_after_broadcast, normalize=rules.refuse_bool)
+def subtract(x: Tensor, y: Tensor) -> Tensor:
+    """Difference `x - y`. Integers wrap; booleans are refused."""
+
+
+@subtract.gradient
+def _subtract_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    x, y = node.inputs
+    return rules.unbroadcast(b, dz, x), rules.unbroadcast(b, b.negative(dz), y)
+
+
+@subtract.reference
+def _subtract_reference(x: Any, y: Any) -> Any:
+    return np.subtract(x, y)
+
+
+@subtract.scalar
+def _subtract_scalar(s: ScalarBuilder, x: Scalar, y: Scalar) -> Scalar:
+    return s.sub(x, y)
+
+
 @operator(promote="common", commutative=True, infer=rules.broadcast, constraints=rules.equal_after_broadcast)
 def multiply(x: Tensor, y: Tensor) -> Tensor:
-    """Product of `x` and `y`. Integers wrap; booleans: logical and."""
+    """Product of `x` and `y`. Integers wrap; of booleans it is the logical and."""
 
 
 @multiply.gradient
-def _multiply_gradient(b: Any, node: Node, dz: Value) -> tuple[Value, ...]:
+def _multiply_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
     x, y = node.inputs
     return rules.unbroadcast(b, b.multiply(dz, y), x), rules.unbroadcast(b, b.multiply(dz, x), y)
 
@@ -54,21 +77,676 @@ def _multiply_scalar(s: ScalarBuilder, x: Scalar, y: Scalar) -> Scalar:
     return s.logical_and(x, y) if x.dtype.is_bool else s.mul(x, y)
 
 
-@operator(promote="float", infer=rules.same, ulp=2, cost=12)
+@operator(promote="float", cost=4, infer=rules.broadcast, constraints=rules.equal_after_broadcast)
+def divide(x: Tensor, y: Tensor) -> Tensor:
+    """Quotient `x / y` in floating point; integers are converted first."""
+
+
+@divide.gradient
+def _divide_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    x, y = node.inputs
+    return rules.unbroadcast(b, b.divide(dz, y), x), rules.unbroadcast(
+        b, b.negative(b.divide(b.multiply(dz, node.output), y)), y
+    )
+
+
+@divide.reference
+def _divide_reference(x: Any, y: Any) -> Any:
+    return rules.quietly(np.divide, x, y)
+
+
+@divide.scalar
+def _divide_scalar(s: ScalarBuilder, x: Scalar, y: Scalar) -> Scalar:
+    return s.div(x, y)
+
+
+@operator(
+    promote="common",
+    cost=5,
+    infer=rules.broadcast,
+    constraints=rules.equal_after_broadcast,
+    normalize=rules.refuse_bool,
+)
+def floor_divide(x: Tensor, y: Tensor) -> Tensor:
+    """Largest whole number not above `x / y`. Integer division by zero gives 0."""
+
+
+@floor_divide.gradient
+def _floor_divide_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return None, None
+
+
+@floor_divide.reference
+def _floor_divide_reference(x: Any, y: Any) -> Any:
+    if x.dtype.kind == "i":
+        safe = np.where(y == 0, 1, y).astype(y.dtype)
+        return np.where(y == 0, 0, rules.quietly(np.floor_divide, x, safe)).astype(x.dtype)
+    return np.floor(rules.quietly(np.divide, x, y))
+
+
+@floor_divide.scalar
+def _floor_divide_scalar(s: ScalarBuilder, x: Scalar, y: Scalar) -> Scalar:
+    return s.unary("floor", s.div(x, y)) if x.dtype.is_float else s.div(x, y)
+
+
+@operator(
+    promote="common",
+    cost=8,
+    ulp=None,
+    infer=rules.broadcast,
+    constraints=rules.equal_after_broadcast,
+    normalize=rules.refuse_bool,
+)
+def remainder(x: Tensor, y: Tensor) -> Tensor:
+    """`x - floor(x / y) * y`, with the sign of `y`; of integers by zero it is `x`."""
+
+
+@remainder.gradient
+def _remainder_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    x, y = node.inputs
+    return rules.unbroadcast(b, dz, x), rules.unbroadcast(b, b.negative(b.multiply(dz, b.floor(b.divide(x, y)))), y)
+
+
+@remainder.reference
+def _remainder_reference(x: Any, y: Any) -> Any:
+    if x.dtype.kind == "i":
+        safe = np.where(y == 0, 1, y).astype(y.dtype)
+        return np.where(y == 0, x, rules.quietly(np.remainder, x, safe)).astype(x.dtype)
+    return rules.quietly(np.remainder, x, y)
+
+
+@remainder.scalar
+def _remainder_scalar(s: ScalarBuilder, x: Scalar, y: Scalar) -> Scalar:
+    if not x.dtype.is_float:
+        return s.sub(x, s.mul(s.div(x, y), y))
+    # fmod by division is inexact for large quotients; one fused step repairs the rounding of the product.
+    quotient = s.unary("floor", s.div(x, y))
+    rest = s.fma(s.neg(quotient), y, x)
+    wrong = s.logical_and(s.compare("ne", rest, 0.0), ir.compare("ne", s.lt(rest, 0.0), s.lt(y, 0.0)))
+    rest = s.select(wrong, s.add(rest, y), rest)
+    endless = s.eq(s.unary("abs", y), float("inf"))
+    opposite = ir.compare("ne", s.lt(x, 0.0), s.lt(y, 0.0))
+    away = s.logical_and(opposite, s.compare("ne", x, 0.0))
+    bounded = s.select(away, y, x)
+    finite = s.lt(s.unary("abs", x), float("inf"))
+    return s.select(s.logical_and(endless, finite), bounded, rest)
+
+
+@operator(
+    promote="common", idempotent=True, commutative=True, infer=rules.broadcast, constraints=rules.equal_after_broadcast
+)
+def minimum(x: Tensor, y: Tensor) -> Tensor:
+    """The smaller of `x` and `y`, element by element; NaN where either is NaN. The gradient goes to `x` in a tie."""
+
+
+@minimum.gradient
+def _minimum_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    x, y = node.inputs
+    first = b.less_equal(x, y)
+    zero = b.zeros_like(dz)
+    return rules.unbroadcast(b, b.where(first, dz, zero), x), rules.unbroadcast(b, b.where(first, zero, dz), y)
+
+
+@minimum.reference
+def _minimum_reference(x: Any, y: Any) -> Any:
+    return np.minimum(x, y)
+
+
+@minimum.scalar
+def _minimum_scalar(s: ScalarBuilder, x: Scalar, y: Scalar) -> Scalar:
+    return s.logical_and(x, y) if x.dtype.is_bool else s.min(x, y)
+
+
+@operator(
+    promote="common", idempotent=True, commutative=True, infer=rules.broadcast, constraints=rules.equal_after_broadcast
+)
+def maximum(x: Tensor, y: Tensor) -> Tensor:
+    """The larger of `x` and `y`, element by element; NaN where either is NaN. The gradient goes to `x` in a tie."""
+
+
+@maximum.gradient
+def _maximum_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    x, y = node.inputs
+    first = b.greater_equal(x, y)
+    zero = b.zeros_like(dz)
+    return rules.unbroadcast(b, b.where(first, dz, zero), x), rules.unbroadcast(b, b.where(first, zero, dz), y)
+
+
+@maximum.reference
+def _maximum_reference(x: Any, y: Any) -> Any:
+    return np.maximum(x, y)
+
+
+@maximum.scalar
+def _maximum_scalar(s: ScalarBuilder, x: Scalar, y: Scalar) -> Scalar:
+    return s.logical_or(x, y) if x.dtype.is_bool else s.max(x, y)
+
+
+@operator(
+    promote="common",
+    ulp=4,
+    cost=60,
+    infer=rules.broadcast,
+    constraints=rules.equal_after_broadcast,
+    normalize=rules.refuse_bool,
+)
+def pow(x: Tensor, y: Tensor) -> Tensor:
+    """`x` to the power `y`. Of a negative `x` only integer powers exist, others are NaN. Integers wrap, and a negative integer power of an integer gives 0 unless `x` is 1 or -1."""
+
+
+@pow.gradient
+def _pow_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    x, y = node.inputs
+    one = b.ones_like(y)
+    dx = b.multiply(dz, b.multiply(y, b.pow(x, b.subtract(y, one))))
+    positive = b.greater(x, b.zeros_like(x))
+    safe = b.where(positive, x, b.ones_like(x))
+    dy = b.where(positive, b.multiply(dz, b.multiply(node.output, b.log(safe))), b.zeros_like(dz))
+    return rules.unbroadcast(b, dx, x), rules.unbroadcast(b, dy, y)
+
+
+@pow.reference
+def _pow_reference(x: Any, y: Any) -> Any:
+    if x.dtype.kind != "i":
+        return rules.quietly(np.power, x, y)
+    whole = rules.quietly(np.power, x, np.maximum(y, 0))
+    odd = np.where(y % 2 == 0, 1, x)
+    return np.where(y >= 0, whole, np.where(x == 1, 1, np.where(x == -1, odd, 0))).astype(x.dtype)
+
+
+@pow.scalar
+def _pow_scalar(s: ScalarBuilder, x: Scalar, y: Scalar) -> Scalar:
+    return s.binary("pow", x, y) if x.dtype.is_float else rules.integer_power(s, x, y)
+
+
+@operator(normalize=rules.refuse_bool, infer=rules.same)
+def negative(x: Tensor) -> Tensor:
+    """`-x`; booleans are refused."""
+
+
+@negative.gradient
+def _negative_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.negative(dz),)
+
+
+@negative.reference
+def _negative_reference(x: Any) -> Any:
+    return np.negative(x)
+
+
+@negative.scalar
+def _negative_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.neg(x)
+
+
+@operator(normalize=rules.refuse_bool, idempotent=True, infer=rules.same)
+def abs(x: Tensor) -> Tensor:
+    """Absolute value. The gradient at 0 is 0."""
+
+
+@abs.gradient
+def _abs_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.multiply(dz, b.sign(node.inputs[0])),)
+
+
+@abs.reference
+def _abs_reference(x: Any) -> Any:
+    return np.abs(x)
+
+
+@abs.scalar
+def _abs_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("abs", x)
+
+
+@operator(normalize=rules.refuse_bool, infer=rules.same)
+def sign(x: Tensor) -> Tensor:
+    """-1, 0 or 1 by the sign of `x`; NaN stays NaN. Its gradient is 0."""
+
+
+@sign.gradient
+def _sign_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.zeros_like(dz),)
+
+
+@sign.reference
+def _sign_reference(x: Any) -> Any:
+    return np.sign(x)
+
+
+@sign.scalar
+def _sign_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return _signed(s, x)
+
+
+def _signed(s: ScalarBuilder, x: Scalar) -> Scalar:
+    negative = s.select(s.lt(x, 0), s.const(-1, x.dtype), s.const(0, x.dtype))
+    result = s.select(s.compare("gt", x, 0), s.const(1, x.dtype), negative)
+    return s.select(s.compare("ne", x, x), x, result) if x.dtype.is_float else result
+
+
+@operator(normalize=rules.refuse_bool, infer=rules.same)
+def square(x: Tensor) -> Tensor:
+    """`x * x`."""
+
+
+@square.gradient
+def _square_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.multiply(dz, b.multiply(node.inputs[0], b.constant_like(2, dz))),)
+
+
+@square.reference
+def _square_reference(x: Any) -> Any:
+    return np.multiply(x, x)
+
+
+@square.scalar
+def _square_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.mul(x, x)
+
+
+@operator(promote="float", cost=4, infer=rules.same)
+def sqrt(x: Tensor) -> Tensor:
+    """Square root; NaN for negative numbers. The gradient at 0 is infinite."""
+
+
+@sqrt.gradient
+def _sqrt_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.divide(b.multiply(dz, b.constant_like(0.5, dz)), node.output),)
+
+
+@sqrt.reference
+def _sqrt_reference(x: Any) -> Any:
+    return rules.quietly(np.sqrt, x)
+
+
+@sqrt.scalar
+def _sqrt_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("sqrt", x)
+
+
+@operator(promote="float", ulp=2, cost=8, infer=rules.same)
+def rsqrt(x: Tensor) -> Tensor:
+    """`1 / sqrt(x)`."""
+
+
+@rsqrt.gradient
+def _rsqrt_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    y = node.output
+    cube = b.multiply(b.multiply(y, y), y)
+    return (b.multiply(b.multiply(dz, b.constant_like(-0.5, dz)), cube),)
+
+
+@rsqrt.reference
+def _rsqrt_reference(x: Any) -> Any:
+    return rules.quietly(lambda v: np.divide(np.ones((), v.dtype), np.sqrt(v)), x)
+
+
+@rsqrt.scalar
+def _rsqrt_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("rsqrt", x)
+
+
+@operator(promote="float", cost=4, infer=rules.same)
+def reciprocal(x: Tensor) -> Tensor:
+    """`1 / x`."""
+
+
+@reciprocal.gradient
+def _reciprocal_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.negative(b.multiply(dz, b.square(node.output))),)
+
+
+@reciprocal.reference
+def _reciprocal_reference(x: Any) -> Any:
+    return rules.quietly(lambda v: np.divide(np.ones((), v.dtype), v), x)
+
+
+@reciprocal.scalar
+def _reciprocal_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.div(s.const(1, x.dtype), x)
+
+
+@operator(promote="float", ulp=2, cost=14, infer=rules.same)
 def exp(x: Tensor) -> Tensor:
-    """e raised to `x`; integers are computed in floating point."""
+    """e raised to `x`."""
 
 
 @exp.gradient
-def _exp_gradient(b: Any, node: Node, dz: Value) -> tuple[Value, ...]:
+def _exp_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
     return (b.multiply(dz, node.output),)
 
 
 @exp.reference
 def _exp_reference(x: Any) -> Any:
-    return np.exp(x)
+    return rules.quietly(np.exp, x)
 
 
 @exp.scalar
 def _exp_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
     return s.unary("exp", x)
+
+
+@operator(promote="float", ulp=2, cost=16, infer=rules.same)
+def expm1(x: Tensor) -> Tensor:
+    """`exp(x) - 1`, accurate near 0."""
+
+
+@expm1.gradient
+def _expm1_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.multiply(dz, b.add(node.output, b.constant_like(1, dz))),)
+
+
+@expm1.reference
+def _expm1_reference(x: Any) -> Any:
+    return rules.quietly(np.expm1, x)
+
+
+@expm1.scalar
+def _expm1_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("expm1", x)
+
+
+@operator(promote="float", ulp=2, cost=22, infer=rules.same)
+def log(x: Tensor) -> Tensor:
+    """Natural logarithm; -inf at 0, NaN for negative numbers."""
+
+
+@log.gradient
+def _log_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.divide(dz, node.inputs[0]),)
+
+
+@log.reference
+def _log_reference(x: Any) -> Any:
+    return rules.quietly(np.log, x)
+
+
+@log.scalar
+def _log_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("log", x)
+
+
+@operator(promote="float", ulp=2, cost=28, infer=rules.same)
+def log1p(x: Tensor) -> Tensor:
+    """`log(1 + x)`, accurate near 0."""
+
+
+@log1p.gradient
+def _log1p_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.divide(dz, b.add(node.inputs[0], b.constant_like(1, dz))),)
+
+
+@log1p.reference
+def _log1p_reference(x: Any) -> Any:
+    return rules.quietly(np.log1p, x)
+
+
+@log1p.scalar
+def _log1p_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("log1p", x)
+
+
+@operator(promote="float", ulp=2, cost=24, infer=rules.same)
+def log2(x: Tensor) -> Tensor:
+    """Logarithm to base 2."""
+
+
+@log2.gradient
+def _log2_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.divide(dz, b.multiply(node.inputs[0], b.constant_like(0.6931471805599453, dz))),)
+
+
+@log2.reference
+def _log2_reference(x: Any) -> Any:
+    return rules.quietly(np.log2, x)
+
+
+@log2.scalar
+def _log2_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("log2", x)
+
+
+@operator(promote="float", ulp=2, cost=60, infer=rules.same)
+def sin(x: Tensor) -> Tensor:
+    """Sine of an angle in radians."""
+
+
+@sin.gradient
+def _sin_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.multiply(dz, b.cos(node.inputs[0])),)
+
+
+@sin.reference
+def _sin_reference(x: Any) -> Any:
+    return rules.quietly(np.sin, x)
+
+
+@sin.scalar
+def _sin_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("sin", x)
+
+
+@operator(promote="float", ulp=2, cost=60, infer=rules.same)
+def cos(x: Tensor) -> Tensor:
+    """Cosine of an angle in radians."""
+
+
+@cos.gradient
+def _cos_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.negative(b.multiply(dz, b.sin(node.inputs[0]))),)
+
+
+@cos.reference
+def _cos_reference(x: Any) -> Any:
+    return rules.quietly(np.cos, x)
+
+
+@cos.scalar
+def _cos_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("cos", x)
+
+
+@operator(promote="float", ulp=2, cost=24, infer=rules.same)
+def tanh(x: Tensor) -> Tensor:
+    """Hyperbolic tangent."""
+
+
+@tanh.gradient
+def _tanh_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    y = node.output
+    return (b.multiply(dz, b.subtract(b.constant_like(1, dz), b.multiply(y, y))),)
+
+
+@tanh.reference
+def _tanh_reference(x: Any) -> Any:
+    return rules.quietly(np.tanh, x)
+
+
+@tanh.scalar
+def _tanh_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("tanh", x)
+
+
+@operator(promote="float", ulp=2, cost=22, infer=rules.same)
+def sigmoid(x: Tensor) -> Tensor:
+    """Logistic function `1 / (1 + exp(-x))`."""
+
+
+@sigmoid.gradient
+def _sigmoid_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    y = node.output
+    return (b.multiply(dz, b.multiply(y, b.subtract(b.constant_like(1, dz), y))),)
+
+
+@sigmoid.reference
+def _sigmoid_reference(x: Any) -> Any:
+    return rules.quietly(_sigmoid, x)
+
+
+@sigmoid.scalar
+def _sigmoid_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("sigmoid", x)
+
+
+@operator(promote="float", ulp=2, cost=40, infer=rules.same)
+def erf(x: Tensor) -> Tensor:
+    """Error function."""
+
+
+@erf.gradient
+def _erf_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    x = node.inputs[0]
+    slope = b.exp(b.negative(b.square(x)))
+    return (b.multiply(dz, b.multiply(slope, b.constant_like(1.1283791670955126, dz))),)
+
+
+@erf.reference
+def _erf_reference(x: Any) -> Any:
+    return _erf(x)
+
+
+@erf.scalar
+def _erf_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("erf", x)
+
+
+def _sigmoid(x: Any) -> Any:
+    shrunk = np.exp(-np.abs(x))
+    return np.where(x < 0, shrunk, np.ones((), x.dtype)) / (np.ones((), x.dtype) + shrunk)
+
+
+def _erf(x: Any) -> Any:
+    import math
+
+    return np.array([math.erf(one) for one in np.ravel(x)], np.float64).reshape(np.shape(x)).astype(x.dtype)
+
+
+@operator(idempotent=True, normalize=rules.refuse_bool, infer=rules.same)
+def floor(x: Tensor) -> Tensor:
+    """Largest whole number not above `x`. Its gradient is 0."""
+
+
+@floor.gradient
+def _floor_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.zeros_like(dz),)
+
+
+@floor.reference
+def _floor_reference(x: Any) -> Any:
+    return np.floor(x).astype(x.dtype)
+
+
+@floor.scalar
+def _floor_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("floor", x) if x.dtype.is_float else x
+
+
+@operator(idempotent=True, normalize=rules.refuse_bool, infer=rules.same)
+def ceil(x: Tensor) -> Tensor:
+    """Smallest whole number not below `x`. Its gradient is 0."""
+
+
+@ceil.gradient
+def _ceil_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.zeros_like(dz),)
+
+
+@ceil.reference
+def _ceil_reference(x: Any) -> Any:
+    return np.ceil(x).astype(x.dtype)
+
+
+@ceil.scalar
+def _ceil_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("ceil", x) if x.dtype.is_float else x
+
+
+@operator(idempotent=True, normalize=rules.refuse_bool, infer=rules.same)
+def trunc(x: Tensor) -> Tensor:
+    """The whole number next to `x` towards 0. Its gradient is 0."""
+
+
+@trunc.gradient
+def _trunc_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.zeros_like(dz),)
+
+
+@trunc.reference
+def _trunc_reference(x: Any) -> Any:
+    return np.trunc(x).astype(x.dtype)
+
+
+@trunc.scalar
+def _trunc_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("trunc", x) if x.dtype.is_float else x
+
+
+@operator(idempotent=True, normalize=rules.refuse_bool, infer=rules.same)
+def round(x: Tensor) -> Tensor:
+    """The nearest whole number, halves to the even one. Its gradient is 0."""
+
+
+@round.gradient
+def _round_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (b.zeros_like(dz),)
+
+
+@round.reference
+def _round_reference(x: Any) -> Any:
+    return np.rint(x) if x.dtype.kind == "f" else x
+
+
+@round.scalar
+def _round_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("round", x) if x.dtype.is_float else x
+
+
+@operator(infer=rules.same)
+def stop_gradient(x: Tensor) -> Tensor:
+    """`x` itself, treated as a constant by differentiation."""
+
+
+@stop_gradient.gradient
+def _stop_gradient_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    return (None,)
+
+
+@stop_gradient.reference
+def _stop_gradient_reference(x: Any) -> Any:
+    return x
+
+
+@stop_gradient.index_map
+def _stop_gradient_index_map(index: Any, x: TensorType) -> Any:
+    return index
+
+
+@operator(promote="common")
+def clip(x: Tensor, minimum: Tensor, maximum: Tensor) -> Tensor:
+    """`x` limited to the range from `minimum` to `maximum`."""
+
+
+@clip.infer
+def _clip_infer(x: TensorType, minimum: TensorType, maximum: TensorType) -> TensorType:
+    return rules.broadcast(x, minimum, maximum)
+
+
+@clip.expand
+def _clip_expand(b: Any, x: Value, minimum: Value, maximum: Value) -> Value:
+    return b.minimum(b.maximum(x, minimum), maximum)
+
+
+@operator(promote="common")
+def squared_difference(x: Tensor, y: Tensor) -> Tensor:
+    """`(x - y)` squared."""
+
+
+@squared_difference.infer
+def _squared_difference_infer(x: TensorType, y: TensorType) -> TensorType:
+    return rules.broadcast(x, y)
+
+
+@squared_difference.expand
+def _squared_difference_expand(b: Any, x: Value, y: Value) -> Value:
+    return b.square(b.subtract(x, y))
