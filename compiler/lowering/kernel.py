@@ -43,6 +43,7 @@ class KernelBuilder:
         self._row_axes: tuple[Axis, ...] = ()
         self._reductions = 0
         self._inner = 0
+        self._before: tuple[list[Axis], tuple[Statement, ...]] | None = None
 
     # --- for rules -----------------------------------------------------------------------------------------
 
@@ -72,6 +73,27 @@ class KernelBuilder:
     def store(self, buffer: str, index: Indices, value: Scalar, axes: tuple[Axis, ...] = ()) -> None:
         """Write one element at each point of `axes`."""
         self.body.append(Store(buffer, tuple(index), value, axes))
+
+    def load(self, buffer: str, index: Indices, dtype: DType) -> Scalar:
+        """The element of one of this kernel's own buffers."""
+        return ir.load(buffer, tuple(index), dtype)
+
+    def copy(self, source: Value, target: Value) -> None:
+        """Before the kernel, `source` is copied to the buffer of `target` (unless its elements are all one constant,
+        still a copy of that constant)."""
+        axes = [Axis(f"%{i}", extent) for i, extent in enumerate(source.shape)]
+        index = tuple(symbol(axis.name) for axis in axes)
+        value = self.read(source, index)
+        buffer = self.output(target)
+        self._before = (axes, (Store(buffer, index, value),))
+
+    def serial(
+        self, axes: tuple[Axis, ...], buffer: str, index: Indices, value: Scalar, inner: tuple[Axis, ...]
+    ) -> None:
+        """Write at every point of `axes`, one after the other."""
+        self.kind = "serial"
+        self.axes = list(axes)
+        self.body.append(Store(buffer, tuple(index), value, inner))
 
     # --- pulling -------------------------------------------------------------------------------------------
 
@@ -160,8 +182,8 @@ class KernelBuilder:
 
     # --- whole kernels -----------------------------------------------------------------------------------------
 
-    def build(self) -> Launch:
-        """The kernel of the cluster and the launch that runs it."""
+    def build(self) -> list[Launch]:
+        """The kernel of the cluster and the launch that runs it; a copy comes first where the operator wants one."""
         cluster = self.cluster
         root = cluster.root
         if root.op.kernel_rule is not None:
@@ -170,9 +192,24 @@ class KernelBuilder:
             self._build_stores()
         locations = [node.location for node in cluster.members] if len(cluster.members) <= 8 else [root.location]
         label = "+".join(sorted({node.op.name for node in cluster.members}))
-        return canonical_launch(
-            self.kind, self._parameters.values(), self.axes, self.body, self.parallel, label[:120], union(locations)
+        place = union(locations)
+        found = []
+        if self._before is not None:
+            axes, body = self._before
+            found.append(canonical_launch("loop", self._used(body), axes, body, 0, f"{label} (copy)", place))
+        body = tuple(self.body)
+        found.append(
+            canonical_launch(self.kind, self._used(body), self.axes, body, self.parallel, label[:120], place)
         )
+        return found
+
+    def _used(self, body: tuple[Statement, ...]) -> list[Buffer]:
+        """The parameters that statements touch, in order of first use."""
+        roots = [s.value for s in body]
+        roots += [i for s in body if isinstance(s, Store) for i in s.indices if isinstance(i, Scalar)]
+        names = {ir.load_parts(node)[0] for node in ir.postorder(roots) if node.op == "load"}
+        names |= {s.buffer for s in body if isinstance(s, Store)}
+        return [buffer for name, buffer in self._parameters.items() if name in names]
 
     def _build_stores(self) -> None:
         cluster = self.cluster

@@ -62,7 +62,7 @@ class _Lowerer:
             if cluster.kind == "single" and cluster.root.op.kernel_rule is None:
                 self._single(cluster.root, steps)
             else:
-                steps.append(KernelBuilder(cluster, fusion, self.buffers).build())
+                steps.extend(KernelBuilder(cluster, fusion, self.buffers).build())
         steps.extend(Copy(target, self.buffers.name(value)) for value, target in copied)
         return steps
 

@@ -14,12 +14,11 @@ from pierian.compiler.graph.operator import Operator
 Tensor = Value
 
 # The families; importing one registers its operators.
-FAMILIES_ALL = (
+FAMILIES = (
     "state", "creation", "elementwise", "comparison", "logical", "cast", "reduction", "contraction", "movement",
     "indexing", "random", "activation", "losses", "control",
 )  # fmt: skip
 
-FAMILIES = ("state", "elementwise")
 _REGISTRY: dict[str, Operator] = {}
 
 

@@ -14,7 +14,12 @@ from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.ops import rules
 from pierian.compiler.ops.definition import Tensor, operator
 from pierian.compiler.shape import (
-    TensorType, broadcast_constraints, broadcast_shapes, format_shape, normalize_axes, normalize_axis,
+    TensorType,
+    broadcast_constraints,
+    broadcast_shapes,
+    format_shape,
+    normalize_axes,
+    normalize_axis,
 )  # fmt: skip
 
 Sizes = Sequence[Any]

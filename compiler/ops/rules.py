@@ -10,8 +10,8 @@ from pierian.compiler.dim import Dim
 from pierian.compiler.dtype import bool_
 from pierian.compiler.errors import DTypeError
 from pierian.compiler.graph.node import Value
-from pierian.compiler.kernel.builder import ScalarBuilder
 from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.builder import ScalarBuilder
 from pierian.compiler.kernel.scalar import Index, Scalar
 from pierian.compiler.shape import TensorType, broadcast_constraints, broadcast_shapes, normalize_axes
 

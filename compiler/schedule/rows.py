@@ -17,7 +17,7 @@ _ELEMENTARY_COST = 12
 
 def cost(root: Scalar) -> int:
     """Scalar operations in an expression, an elementary function counted with its expansion."""
-    weights = {op: _ELEMENTARY_COST for op in ir.ELEMENTARY} | {op: 0 for op in ir.LEAVES}
+    weights = dict.fromkeys(ir.ELEMENTARY, _ELEMENTARY_COST) | dict.fromkeys(ir.LEAVES, 0)
     return sum(weights.get(node.op, 1) for node in ir.postorder([root]))
 
 
