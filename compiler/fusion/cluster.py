@@ -261,7 +261,8 @@ class _Fuser:
         )
 
     def _is_free_view(self, node: Node) -> bool:
-        return node.op.index_map_rule is not None
+        op = node.op
+        return op.index_map_rule is not None or (op.lower_rule is not None and not node.inputs and op.cost == 0)
 
     def _refuse(self, node: Node, reason: str) -> bool:
         self.reasons[node] = reason

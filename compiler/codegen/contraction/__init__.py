@@ -1,0 +1,1 @@
+"""Contractions: packed blocks, a register-tiled microkernel, and fused epilogues."""

@@ -1,0 +1,158 @@
+"""Packing: a block of an operand copied into the task's scratch memory, read through its index map (whatever that is).
+
+Each operand is walked along the axis it lies contiguously along, so that loads are vectors. A right operand that lies
+contiguously along k is transposed in registers, a square of vectors at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pierian.compiler.codegen.evaluate import Scope
+from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, mangle, vector
+from pierian.compiler.kernel.nodes import Axis
+from pierian.compiler.kernel.scalar import Scalar
+
+
+def pack_rows(
+    scope: Scope,
+    operand: Scalar,
+    slow: Axis,
+    fast: Axis,
+    begin: tuple[Value, Value],
+    count: tuple[Value, Value],
+    target: Value,
+    stride: Value,
+) -> None:
+    """target[i * stride + j] = operand at (slow = begin[0] + i, fast = begin[1] + j), the fast axis in vectors.
+
+    Vectors at the end of a row are masked on loading and stored whole: `stride` leaves room for them.
+    """
+    writer, lanes = scope.writer, scope.frame.lanes
+    element = operand.dtype.llvm
+    whole = writer.op("and", count[1], i64(-lanes))
+    with writer.loop(i64(0), count[0]) as row:
+        line = Scope(scope.frame, scope, {slow.name: writer.add(begin[0], row.index)})
+        line.hoist([operand], [fast.name])
+        start = writer.gep(target, element, writer.mul(row.index, stride))
+
+        def store(at: Value, value: Value, start: Value = start) -> None:
+            writer.store(value, writer.gep(start, element, at), operand.dtype.itemsize)
+
+        with writer.loop(i64(0), whole, lanes) as column:
+            inside = Scope(scope.frame, line, {fast.name: writer.add(begin[1], column.index)}, fast.name)
+            store(column.index, inside.vector(operand))
+        with writer.loop(whole, count[1], lanes) as column:
+            at = writer.add(begin[1], column.index)
+            inside = Scope(scope.frame, line, {fast.name: at}, fast.name)
+            inside.mask = inside.tail_mask(at, writer.add(begin[1], count[1]))
+            store(column.index, inside.vector(operand))
+
+
+def pack_panels(
+    scope: Scope,
+    operand: Scalar,
+    k: Axis,
+    n: Axis,
+    begin: tuple[Value, Value],
+    count: tuple[Value, Value],
+    target: Value,
+    nr: int,
+    panel: Value,
+) -> None:
+    """Right operand contiguous along n: panels of `nr` columns, each row-major, `panel` elements apart."""
+    writer, lanes = scope.writer, scope.frame.lanes
+    element = operand.dtype.llvm
+    with writer.loop(i64(0), count[1], nr) as block:
+        first = writer.gep(target, element, writer.mul(writer.op("sdiv", block.index, i64(nr)), panel))
+        left = writer.minimum(writer.sub(count[1], block.index), i64(nr))
+
+        def copy(masked: bool, block_index: Value = block.index, first: Value = first, left: Value = left) -> None:
+            with writer.loop(i64(0), count[0]) as row:
+                line = Scope(scope.frame, scope, {k.name: writer.add(begin[0], row.index)})
+                start = writer.gep(first, element, writer.mul(row.index, i64(nr)))
+                for offset in range(0, nr, lanes):
+                    at = writer.add(begin[1], writer.add(block_index, i64(offset)))
+                    inside = Scope(scope.frame, line, {n.name: at}, n.name)
+                    if masked:
+                        inside.mask = inside.tail_mask(i64(offset), left)
+                    writer.store(
+                        inside.vector(operand), writer.gep(start, element, i64(offset)), operand.dtype.itemsize
+                    )
+
+        _either(writer, writer.cmp("icmp eq", left, i64(nr)), lambda: copy(False), lambda: copy(True))
+
+
+def pack_transposed(
+    scope: Scope,
+    operand: Scalar,
+    k: Axis,
+    n: Axis,
+    begin: tuple[Value, Value],
+    count: tuple[Value, Value],
+    target: Value,
+    nr: int,
+    panel: Value,
+) -> None:
+    """Right operand contiguous along k: squares of lanes x lanes are read along k and transposed in registers."""
+    writer, lanes = scope.writer, scope.frame.lanes
+    element = operand.dtype.llvm
+    last_column = writer.sub(writer.add(begin[1], count[1]), i64(1))
+    end = writer.add(begin[0], count[0])
+    with writer.loop(i64(0), count[1], lanes) as column:
+        number = writer.op("sdiv", column.index, i64(nr))
+        inside_panel = writer.sub(column.index, writer.mul(number, i64(nr)))
+        first = writer.gep(target, element, writer.add(writer.mul(number, panel), inside_panel))
+
+        def square(row: Value, masked: bool, column_index: Value = column.index, first: Value = first) -> None:
+            at_k = writer.add(begin[0], row)
+            lines = []
+            for lane in range(lanes):
+                # Columns beyond the matrix repeat the last one; nobody uses their results.
+                at_n = writer.minimum(writer.add(begin[1], writer.add(column_index, i64(lane))), last_column)
+                inside = Scope(scope.frame, scope, {n.name: at_n, k.name: at_k}, k.name)
+                if masked:
+                    inside.mask = inside.tail_mask(at_k, end)
+                lines.append(inside.vector(operand))
+            for lane, line in enumerate(transpose(writer, lines)):
+                where = writer.gep(first, element, writer.mul(writer.add(row, i64(lane)), i64(nr)))
+                writer.store(line, where, operand.dtype.itemsize)
+
+        whole = writer.op("and", count[0], i64(-lanes))
+        with writer.loop(i64(0), whole, lanes) as row:
+            square(row.index, False)
+        with writer.loop(whole, count[0], lanes) as row:
+            square(row.index, True)
+
+
+def transpose(writer: FunctionWriter, lines: list[Value]) -> list[Value]:
+    """The transposed square: log2(lanes) rounds, each interleaving line i with line i + lanes/2."""
+    lanes = len(lines)
+    half = lanes // 2
+    rounds = lanes.bit_length() - 1
+    type_ = lines[0].type
+    low = ", ".join(f"i32 {i // 2 + (lanes if i % 2 else 0)}" for i in range(lanes))
+    high = ", ".join(f"i32 {half + i // 2 + (lanes if i % 2 else 0)}" for i in range(lanes))
+    for _ in range(rounds):
+        following = []
+        for i in range(half):
+            pair = f"{type_} {lines[i].text}, {type_} {lines[i + half].text}"
+            for order in (low, high):
+                following.append(writer.emit(f"shufflevector {pair}, <{lanes} x i32> <{order}>", type_))
+        lines = following
+    return lines
+
+
+def _either(writer: FunctionWriter, condition: Value, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+    yes, no, done = writer.label("yes"), writer.label("no"), writer.label("done")
+    writer.cond_br(condition, yes, no)
+    writer.start(yes)
+    then()
+    writer.br(done)
+    writer.start(no)
+    otherwise()
+    writer.br(done)
+    writer.start(done)
+
+
+__all__ = ["mangle", "pack_panels", "pack_rows", "pack_transposed", "transpose", "vector"]
