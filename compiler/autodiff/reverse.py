@@ -1,0 +1,165 @@
+"""Gradients by rewriting: reverse mode, with the same operators users have, so gradients can be differentiated again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pierian.compiler.autodiff.connectivity import explain_unconnected
+from pierian.compiler.errors import GradientError
+from pierian.compiler.graph.node import Node, Value
+
+Producer = Callable[[Value], Node | None]
+
+
+def _maker(value: Value) -> Node | None:
+    return value.node
+
+
+def gradients(
+    b: Any,
+    ys: Sequence[Value],
+    xs: Sequence[Value],
+    grad_ys: Sequence[Value | None] | None = None,
+    unconnected: str = "error",
+    producer: Producer = _maker,
+) -> list[Value | None]:
+    """The gradients of the sum of `ys` with respect to each of `xs`.
+
+    Args:
+        b: the builder that the new nodes are made with.
+        ys: what is differentiated; floats.
+        xs: with respect to what; any values `ys` were computed from.
+        grad_ys: what to start from for each y, ones where it is None (the default).
+        unconnected: `error`, `zero` or `none`: what to do where no y depends on an x.
+        producer: the node that made a value; an eager tape gives the node it recorded.
+
+    Raises:
+        GradientError: an x that no y depends on (it says where the path breaks), or something that is not a float.
+    """
+    for value in (*ys, *xs):
+        if not value.dtype.is_float:
+            raise GradientError(
+                "only floats have gradients", where=value.name, got=value.type, location=value.node.location,
+                advice="cast to float32 first",
+            )  # fmt: skip
+    order, reaching = _reachable(ys, xs, producer)
+    totals: dict[Value, Value] = {}
+    for position, y in enumerate(ys):
+        start = grad_ys[position] if grad_ys is not None else None
+        if start is None:
+            start = b.ones_like(y)
+        elif start.type != y.type:
+            raise GradientError("a starting gradient must be like its y", got=start.type, expected=y.type)
+        _accumulate(b, totals, y, start)
+    targets = set(xs)
+    for node in reversed(order):
+        _step(b, node, totals, reaching, targets)
+    return [_result(b, x, totals.get(x), ys, unconnected, producer) for x in xs]
+
+
+def _result(
+    b: Any, x: Value, gradient: Value | None, ys: Sequence[Value], unconnected: str, producer: Producer
+) -> Value | None:
+    if gradient is not None or unconnected == "none":
+        return gradient
+    if unconnected == "zero":
+        return b.zeros_like(x)
+    raise GradientError(
+        f"no gradient reaches {x.name!r}", location=x.node.location, got=explain_unconnected(ys, x, producer),
+        advice='ask for zeros with unconnected="zero"',
+    )  # fmt: skip
+
+
+def _reachable(ys: Sequence[Value], xs: Sequence[Value], producer: Producer) -> tuple[list[Node], set[Value]]:
+    """Nodes between xs and ys in topological order, and the values through which some x is reached."""
+    order: list[Node] = []
+    done: set[Node] = set()
+    wanted = set(xs)
+    for y in ys:
+        root = producer(y)
+        stack: list[tuple[Node, bool]] = [(root, False)] if root is not None else []
+        while stack:
+            node, expanded = stack.pop()
+            if expanded:
+                order.append(node)
+                continue
+            if node in done:
+                continue
+            done.add(node)
+            stack.append((node, True))
+            for value in node.inputs:
+                maker = producer(value)
+                if maker is not None and maker not in done:
+                    stack.append((maker, False))
+    reaching = set(wanted)
+    for node in order:
+        if any(value in reaching for value in node.inputs):
+            reaching.update(node.outputs)
+    return order, reaching
+
+
+def _step(b: Any, node: Node, totals: dict[Value, Value], reaching: set[Value], targets: set[Value]) -> None:
+    """Pass the gradients of a node's outputs on to its inputs."""
+    if not any(value in totals for value in node.outputs) or not any(value in reaching for value in node.inputs):
+        return
+    incoming = []
+    for value in node.outputs:
+        found = totals.get(value)
+        # A target keeps its total: it may stand in the middle of the path to another one.
+        if found is not None and value not in targets:
+            del totals[value]
+        if found is None and value.dtype.is_float:
+            found = b.zeros_like(value)
+        incoming.append(found)
+    if all(one is None for one in incoming):
+        return
+    before = b.location
+    b.location = node.location
+    try:
+        for value, gradient in zip(node.inputs, _gradients_of(b, node, incoming, reaching), strict=True):
+            if gradient is not None and value in reaching and value.dtype.is_float:
+                _accumulate(b, totals, value, gradient)
+    finally:
+        b.location = before
+
+
+def _gradients_of(
+    b: Any, node: Node, incoming: Sequence[Value | None], reaching: set[Value]
+) -> Sequence[Value | None]:
+    rule = node.op.gradient_rule
+    if rule is not None:
+        return rule(b, node, *incoming)
+    if node.op.expand_rule is None:
+        raise GradientError(
+            f"operator {node.op.name!r} has no gradient", where=node.describe(), location=node.location
+        )
+    # A composition: expand it with the same inputs and differentiate that.
+    expanded = node.op.expand_rule(b, *node.inputs, **node.attributes)
+    results = expanded if isinstance(expanded, tuple) else (expanded,)
+    pairs = [(y, dy) for y, dy in zip(results, incoming, strict=True) if dy is not None]
+    wanted = [value for value in node.inputs if value in reaching and value.dtype.is_float]
+    found = gradients(b, [y for y, _ in pairs], wanted, [dy for _, dy in pairs], unconnected="none", producer=_within(node))
+    by_value = dict(zip(wanted, found, strict=True))
+    seen: set[Value] = set()
+    parts: list[Value | None] = []
+    for value in node.inputs:
+        # An input given twice got its whole gradient at once.
+        parts.append(None if value in seen else by_value.get(value))
+        seen.add(value)
+    return parts
+
+
+def _within(node: Node) -> Producer:
+    """Stop at the inputs of an expanded composition."""
+    inputs = set(node.inputs)
+
+    def producer(value: Value) -> Node | None:
+        return None if value in inputs else value.node
+
+    return producer
+
+
+def _accumulate(b: Any, totals: dict[Value, Value], value: Value, gradient: Value) -> None:
+    known = totals.get(value)
+    totals[value] = gradient if known is None else b.add(known, gradient)
