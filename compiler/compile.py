@@ -39,6 +39,7 @@ def compile_graph(
     *,
     feeds: Sequence[Value] | None = None,
     fetches: Sequence[Value] | None = None,
+    effects: Sequence[Value] = (),
     target: Target | None = None,
 ) -> Compiled:
     """Compile what `fetches` need of a graph to native code; the graph is not changed.
@@ -48,6 +49,7 @@ def compile_graph(
         options: what passes do; the default optimizes.
         feeds: the values the caller hands in; default the graph's inputs.
         fetches: the values handed back; default the graph's outputs.
+        effects: values computed for the variables they assign; not handed back.
         target: the machine to compile for; default this one.
 
     Raises:
@@ -55,7 +57,7 @@ def compile_graph(
         LoweringError: an operator without native code.
     """
     options = options or CompileOptions()
-    closed, signature = close_for_compilation(graph, feeds, fetches)
+    closed, signature = close_for_compilation(graph, feeds, fetches, effects)
     portable = run_passes(closed, options)
     program = lower(portable)
     image = compile_program(program, target or host(), options)
@@ -63,7 +65,10 @@ def compile_graph(
 
 
 def close_for_compilation(
-    graph: Graph, feeds: Sequence[Value] | None, fetches: Sequence[Value] | None
+    graph: Graph,
+    feeds: Sequence[Value] | None = None,
+    fetches: Sequence[Value] | None = None,
+    effects: Sequence[Value] = (),
 ) -> tuple[Graph, Signature]:
     """`close_state` with the graph's own inputs and outputs as defaults.
 
@@ -77,4 +82,4 @@ def close_for_compilation(
             names = None
     if feeds is None:
         feeds = graph.inputs
-    return close_state(graph, feeds, fetches, names)
+    return close_state(graph, feeds, fetches, names, effects)

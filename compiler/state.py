@@ -33,18 +33,23 @@ class Signature:
 
 
 def close_state(
-    graph: Graph, feeds: Sequence[Value], fetches: Sequence[Value], names: Sequence[str] | None = None
+    graph: Graph,
+    feeds: Sequence[Value],
+    fetches: Sequence[Value],
+    names: Sequence[str] | None = None,
+    effects: Sequence[Value] = (),
 ) -> tuple[Graph, Signature]:
     """The part of `graph` that `fetches` need, as a graph without variables. The given graph is not changed.
 
     A fed value is taken from the caller whatever its node computes. Every read of a variable is the value from
-    before the run; an assignment that is among the needed nodes takes effect after it.
+    before the run; an assignment that is among the needed nodes takes effect after it. `effects` are needed too, but
+    not handed back.
 
     Raises:
         FeedError: a placeholder is needed and not fed.
         GraphError: one run would assign a variable twice.
     """
-    return _Closer(graph, feeds, names).close(fetches)
+    return _Closer(graph, feeds, names).close(fetches, effects)
 
 
 class _Closer:
@@ -58,9 +63,9 @@ class _Closer:
         self.reads: dict[str, Value] = {}
         self.assigns: dict[str, tuple[Value, Node]] = {}
 
-    def close(self, fetches: Sequence[Value]) -> tuple[Graph, Signature]:
+    def close(self, fetches: Sequence[Value], effects: Sequence[Value]) -> tuple[Graph, Signature]:
         fed = dict.fromkeys(self.feeds)
-        needed = self._needed(fetches, fed)
+        needed = self._needed((*fetches, *effects), fed)
         for value in fed:
             self.mapping[value] = self._input(value.name.replace(":", "_"), value.type)
         for node in self._in_order(needed):

@@ -41,12 +41,16 @@ def resolve(graph: Graph, item: Any) -> Value:
     raise FeedError("this cannot be fetched", got=repr(item)[:80], expected="a tensor, a variable, or a name")
 
 
-def flatten(graph: Graph, structure: Any, leaf: Callable[[Any], Any] | None = None) -> tuple[list[Value], Rebuild]:
-    """The values in a nested structure, and a function that puts results back into its form.
+def flatten(
+    graph: Graph, structure: Any, leaf: Callable[[Any], Any] | None = None
+) -> tuple[list[Value], list[Value], Rebuild]:
+    """The values in a nested structure, the values wanted only for their effect (groups of operations), and a function that
+    puts results back into the structure's form.
 
     A `None` stays None; something with a method `run_in_session` is the session's business (see `leaf`).
     """
     values: list[Value] = []
+    effects: list[Value] = []
     positions: dict[Value, int] = {}
 
     def walk(item: Any) -> Rebuild:
@@ -57,6 +61,9 @@ def flatten(graph: Graph, structure: Any, leaf: Callable[[Any], Any] | None = No
             return lambda results: {key: rebuild(results) for key, rebuild in parts.items()}
         if isinstance(item, (list, tuple)):
             return _sequence(item, [walk(part) for part in item])
+        if hasattr(item, "effects"):
+            effects.extend(resolve(graph, value) for value in item.effects)
+            return lambda results: None
         if leaf is not None and (special := leaf(item)) is not None:
             return special
         value = resolve(graph, item)
@@ -65,7 +72,8 @@ def flatten(graph: Graph, structure: Any, leaf: Callable[[Any], Any] | None = No
             values.append(value)
         return lambda results: results[position]
 
-    return values, walk(structure)
+    rebuild = walk(structure)
+    return values, effects, rebuild
 
 
 def _sequence(item: Sequence[Any], parts: list[Rebuild]) -> Rebuild:

@@ -15,16 +15,11 @@ from pierian.compiler.graph.node import Value
 from pierian.compiler.options import CompileOptions
 from pierian.runtime import checkpoint
 from pierian.runtime.callable import PreparedCall
+from pierian.runtime.hooks import default_graph
 from pierian.runtime.fetches import Rebuild, flatten, resolve
 from pierian.runtime.variables import VariableStore
 
 Array = np.ndarray[Any, Any]
-_DEFAULT_GRAPH: list[Callable[[], Graph]] = []
-
-
-def set_default_graph(provider: Callable[[], Graph]) -> None:
-    """Say which graph a Session without one is opened on (the front end's default graph)."""
-    _DEFAULT_GRAPH[:] = [provider]
 
 
 class Session:
@@ -47,14 +42,14 @@ class Session:
         self, graph: Graph | None = None, threads: int | None = None, options: CompileOptions | None = None
     ) -> None:
         if graph is None:
-            if not _DEFAULT_GRAPH:
+            graph = default_graph()
+            if graph is None:
                 raise FeedError("a Session needs a graph")
-            graph = _DEFAULT_GRAPH[0]()
         self.graph = graph
         self.threads = threads
         self._options = options
         self._store = VariableStore(graph)
-        self._calls: dict[tuple[tuple[Value, ...], tuple[Value, ...]], PreparedCall] = {}
+        self._calls: dict[tuple[tuple[Value, ...], ...], PreparedCall] = {}
         self._compiling = threading.Lock()
         self._closed = False
 
@@ -70,27 +65,28 @@ class Session:
         """
         self._check_open()
         specials: list[Any] = []
-        values, rebuild = flatten(self.graph, fetches, lambda item: _special(item, specials))
+        values, effects, rebuild = flatten(self.graph, fetches, lambda item: _special(item, specials))
         feeds = {resolve(self.graph, key): given for key, given in (feed_dict or {}).items()}
         for special in specials:
             special.run_in_session(self)
-        if not values:
+        if not values and not effects:
             return rebuild([])
-        return rebuild(self._call(tuple(feeds), tuple(values))(tuple(feeds.values())))
+        return rebuild(self._call(tuple(feeds), tuple(values), tuple(effects))(tuple(feeds.values())))
 
     def make_callable(self, fetches: Any, feed_list: Sequence[Any] = ()) -> Callable[..., Any]:
         """A function of the feeds, in the order of `feed_list`, that gives what `run` would; the fastest way to
         run the same thing many times. The graph is compiled here."""
         self._check_open()
-        values, rebuild = flatten(self.graph, fetches)
+        values, effects, rebuild = flatten(self.graph, fetches)
         feeds = tuple(resolve(self.graph, item) for item in feed_list)
-        call = self._call(feeds, tuple(values))
-        return _prepared_function(call, rebuild, isinstance(fetches, (list, tuple, dict)), self._check_open)
+        call = self._call(feeds, tuple(values), tuple(effects))
+        return _prepared_function(call, rebuild, isinstance(fetches, Value), self._check_open)
 
     def compiled(self, fetches: Any, feeds: Sequence[Any] = ()) -> Any:
         """The stages of compilation for these fetches and feeds: graph, kernels, plan, native code."""
-        values, _ = flatten(self.graph, fetches)
-        return self._call(tuple(resolve(self.graph, item) for item in feeds), tuple(values)).compiled
+        values, effects, _ = flatten(self.graph, fetches)
+        inputs = tuple(resolve(self.graph, item) for item in feeds)
+        return self._call(inputs, tuple(values), tuple(effects)).compiled
 
     # --- variables ------------------------------------------------------------------------------------------
 
@@ -154,14 +150,18 @@ class Session:
         if self._closed:
             raise ExecutionError("this Session is closed")
 
-    def _call(self, feeds: tuple[Value, ...], fetches: tuple[Value, ...]) -> PreparedCall:
-        key = (feeds, fetches)
+    def _call(
+        self, feeds: tuple[Value, ...], fetches: tuple[Value, ...], effects: tuple[Value, ...]
+    ) -> PreparedCall:
+        key = (feeds, fetches, effects)
         found = self._calls.get(key)
         if found is None:
             with self._compiling:
                 found = self._calls.get(key)
                 if found is None:
-                    compiled = compile_graph(self.graph, self._options, feeds=feeds, fetches=fetches)
+                    compiled = compile_graph(
+                        self.graph, self._options, feeds=feeds, fetches=fetches, effects=effects
+                    )
                     found = self._calls[key] = PreparedCall(compiled, self._store, self.threads)
         return found
 
@@ -175,9 +175,9 @@ def _special(item: Any, found: list[Any]) -> Rebuild | None:
 
 
 def _prepared_function(
-    call: PreparedCall, rebuild: Rebuild, nested: bool, check: Callable[[], None]
+    call: PreparedCall, rebuild: Rebuild, single: bool, check: Callable[[], None]
 ) -> Callable[..., Any]:
-    if nested:
+    if not single:
 
         def run(*feeds: Any) -> Any:
             check()

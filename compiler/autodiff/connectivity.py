@@ -18,10 +18,10 @@ def explain_unconnected(ys: Sequence[Value], x: Value, producer: Callable[[Value
         if node in seen:
             continue
         seen.add(node)
-        if x in node.inputs:
+        if any(x is value for value in node.inputs):
             users.append(node)
         stack.extend(maker for maker in map(producer, node.inputs) if maker is not None)
-    if x in ys:
+    if any(x is y for y in ys):
         return "it is one of the ys itself"
     if not users:
         return f"{', '.join(y.name for y in ys)} does not depend on it"
