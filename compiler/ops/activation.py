@@ -145,3 +145,6 @@ def _layer_norm_expand(b: Any, x: Value, scale: Value, shift: Value, epsilon: fl
     variance = b.mean(b.square(center), axis=-1, keepdims=True)
     normal = b.multiply(center, b.rsqrt(b.add(variance, b.constant_like(epsilon, variance))))
     return b.add(b.multiply(normal, scale), shift)
+
+
+layer_norm.samples = [("f32[3,8] f32[8] f32[8]", {}), ("f64[2,3,5] f64[5] f64[5]", {})]

@@ -54,3 +54,10 @@ def _cast_reference(x: Any, dtype: DType) -> Any:
 @cast.scalar
 def _cast_scalar(s: ScalarBuilder, x: Scalar, dtype: DType) -> Scalar:
     return s.convert(x, dtype)
+
+
+cast.samples = [
+    ("f32[40]", {"dtype": "int32"}), ("f64[7]", {"dtype": "float32"}), ("i32[7]", {"dtype": "float64"}),
+    ("f32[7]", {"dtype": "bool"}), ("b[7]", {"dtype": "float32"}), ("i64[7]", {"dtype": "int32"}),
+    ("f64[9]", {"dtype": "int64"}),
+]  # fmt: skip

@@ -129,3 +129,6 @@ def _where_reference(condition: Any, x: Any, y: Any) -> Any:
 @where.scalar
 def _where_scalar(s: ScalarBuilder, condition: Scalar, x: Scalar, y: Scalar) -> Scalar:
     return s.select(condition, x, y)
+
+
+where.samples = [("b[3,1] f32[3,4] f32[4]", {}), ("b[] i32[5] i32[5]", {})]

@@ -155,3 +155,12 @@ def _vecdot_infer(x: TensorType, y: TensorType, axis: int) -> TensorType:
 @vecdot.expand
 def _vecdot_expand(b: Any, x: Value, y: Value, axis: int) -> Value:
     return b.sum(b.multiply(x, y), axis=axis)
+
+
+dot_general.samples = [
+    ("f32[3,4] f32[4,5]", {}), ("f32[4,3] f32[5,4]", {"transpose_x": True, "transpose_y": True}),
+    ("f64[2,1,3,4] f64[5,4,2]", {}), ("i32[3,4] i32[4,2]", {}), ("f32[3,0] f32[0,2]", {}),
+]  # fmt: skip
+matmul.samples = [("f32[3] f32[3,2]", {}), ("f32[2,3] f32[3]", {}), ("f64[3] f64[3]", {}), ("f32[2,3,4] f32[4,5]", {})]
+outer.samples = [("f32[3] f32[4]", {})]
+vecdot.samples = [("f32[3,4] f32[4]", {})]

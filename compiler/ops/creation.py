@@ -176,3 +176,11 @@ def _eye_infer(rows: int, columns: int | None, dtype: DType) -> TensorType:
 @eye.expand
 def _eye_expand(b: Any, rows: int, columns: int | None, dtype: DType) -> Value:
     return b.one_hot(b.arange(0, rows, 1, dtype=int32), depth=rows if columns is None else columns, dtype=dtype)
+
+
+zeros.samples = ones.samples = [("", {"shape": (2, 3)}), ("", {"shape": (), "dtype": "int64"})]
+full.samples = [("", {"shape": (2, 3), "value": 2.5}), ("", {"shape": (0,), "value": 1, "dtype": "bool"})]
+full_like.samples = [("f32[3]", {"value": 2.5})]
+arange.samples = [("", {"start": 7}), ("", {"start": 1.0, "stop": 4.0, "step": 0.5}), ("", {"start": 5, "stop": 0, "step": -2})]
+linspace.samples = [("", {"start": 0.0, "stop": 1.0, "num": 5}), ("", {"start": 2.0, "stop": 2.0, "num": 1})]
+eye.samples = [("", {"rows": 3}), ("", {"rows": 2, "columns": 4, "dtype": "int32"})]

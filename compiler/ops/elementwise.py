@@ -737,7 +737,7 @@ def _clip_expand(b: Any, x: Value, minimum: Value, maximum: Value) -> Value:
     return b.minimum(b.maximum(x, minimum), maximum)
 
 
-@operator(promote="common")
+@operator(promote="common", normalize=rules.refuse_bool)
 def squared_difference(x: Tensor, y: Tensor) -> Tensor:
     """`(x - y)` squared."""
 

@@ -170,3 +170,10 @@ def _one_hot_lower(k: Any, node: Node, index: Any) -> Scalar:
 
     wanted = k.s.convert(k.read(node.inputs[0], tuple(index[:-1])), int64)
     return k.s.convert(k.s.eq(wanted, index_value(k.s, index[-1])), node.attributes["dtype"])
+
+
+gather.samples = [
+    ("f32[5,3] i32[4]", {}), ("f32[3,5,2] i64[2,2]", {"axis": 1}), ("f64[4] i64[]", {}), ("f32[6] i32[0]", {}),
+]  # fmt: skip
+scatter_add.samples = [("f32[5,3] i32[4] f32[4,3]", {}), ("f64[2,5,20] i64[3] f64[2,3,20]", {"axis": 1})]
+one_hot.samples = [("i32[4]", {"depth": 5}), ("i64[2,3]", {"depth": 3, "dtype": "float64"})]

@@ -150,3 +150,11 @@ def _sparse_categorical_expand(b: Any, y_true: Value, y_pred: Value, from_logits
     if from_logits:
         return b.sparse_softmax_cross_entropy(y_true, y_pred)
     return b.categorical_crossentropy(_chosen(b, y_true, y_pred), y_pred)
+
+
+for _op in (mean_squared_error, mean_absolute_error, huber, softmax_cross_entropy):
+    _op.samples = [("f32[4,3] f32[4,3]", {}), ("f64[5] f64[5]", {})]
+binary_crossentropy.samples = [("u32[4,3] u32[4,3]", {}), ("u64[4,3] f64[4,3]", {"from_logits": True})]
+categorical_crossentropy.samples = [("u32[4,3] u32[4,3]", {}), ("u64[4,3] f64[4,3]", {"from_logits": True})]
+sparse_softmax_cross_entropy.samples = [("i32[4] f32[4,3]", {}), ("i64[2,3] f64[2,3,5]", {})]
+sparse_categorical_crossentropy.samples = [("i32[4] u32[4,3]", {}), ("i64[4] f64[4,3]", {"from_logits": True})]

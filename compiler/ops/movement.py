@@ -535,3 +535,22 @@ def _tile_expand(b: Any, x: Value, repetitions: Any) -> Value:
     shape = tuple(size for pair in zip(repetitions, x.shape, strict=True) for size in pair)
     whole = tuple(dim * count for dim, count in zip(x.shape, repetitions, strict=True))
     return b.reshape(b.broadcast_to(parted, shape=shape), shape=whole)
+
+
+# Cases for tests: input types and attributes.
+reshape.samples = [("f32[2,6]", {"shape": (3, -1)}), ("i32[4]", {"shape": (2, 2)}), ("f64[0,3]", {"shape": (0,)})]
+permute_dims.samples = [("f32[2,3,4]", {"axes": (2, 0, 1)}), ("f32[5,3]", {})]
+broadcast_to.samples = [("f32[3,1]", {"shape": (2, 3, 4)}), ("f64[]", {"shape": (5,)})]
+expand_dims.samples = [("f32[3]", {"axis": (0, 2)}), ("f32[3,4]", {"axis": -1})]
+squeeze.samples = [("f32[1,3,1]", {"axis": (0, 2)}), ("f32[1,3]", {})]
+slice.samples = [
+    ("f32[5,6]", {"begin": (1, 5), "end": (4, -1), "step": (1, -2)}),
+    ("f32[7]", {"begin": (1,), "end": (6,), "step": (2,)}),
+    ("f64[4]", {"begin": (1,), "end": (3,), "step": (1,)}),
+]
+unslice.samples = [("f32[3]", {"shape": (7,), "begin": (5,), "step": (-2,)})]
+pad.samples = [("f32[2,3]", {"before": (1, 0), "after": (0, 2), "value": 1.5})]
+concat.samples = [("f32[2,3] f32[2,1] f32[2,2]", {"axis": 1}), ("f64[2] f64[3]", {})]
+stack.samples = [("f32[2,3] f32[2,3]", {"axis": 1})]
+flip.samples = [("f32[3,4]", {"axis": 1}), ("f32[5]", {})]
+tile.samples = [("f32[2,3]", {"repetitions": (2, 1)})]

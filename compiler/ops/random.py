@@ -170,3 +170,11 @@ def _normal_lower(k: Any, node: Node, index: Any) -> Scalar:
     a = node.attributes
     drawn = philox.normal(_words(k, node, index), a["dtype"])
     return k.s.add(k.s.mul(drawn, a["stddev"]), a["mean"])
+
+
+random_uniform.samples = [
+    ("i64[]", {"shape": (5, 7), "seed": 3, "stream": 9}), ("i64[]", {"shape": (33,), "dtype": "float64", "minval": -2.0}),
+    ("i64[]", {"shape": (20,), "dtype": "int32", "minval": -5, "maxval": 250}),
+    ("i64[]", {"shape": (20,), "dtype": "int64", "minval": 0, "maxval": 1000}),
+]  # fmt: skip
+random_normal.samples = [("i64[]", {"shape": (64,), "seed": 1}), ("i64[]", {"shape": (8, 3), "dtype": "float64"})]

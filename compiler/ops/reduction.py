@@ -275,3 +275,16 @@ def _logsumexp_expand(b: Any, x: Value, axis: tuple[int, ...], keepdims: bool) -
     total = b.sum(b.exp(b.subtract(x, finite)), axis=axis, keepdims=True)
     result = b.add(b.log(total), finite)
     return result if keepdims else b.squeeze(result, axis=axis)
+
+
+_SAMPLES = [
+    ("f32[3,5]", {"axis": 1}), ("f32[3,5]", {"axis": 0, "keepdims": True}), ("f64[2,3,4]", {"axis": (0, 2)}),
+    ("f32[37]", {}), ("f32[]", {}), ("f32[0,3]", {"axis": 0}),
+]  # fmt: skip
+for _op in (sum, prod, max, min, mean, var, std, logsumexp):
+    _op.samples = _SAMPLES
+for _op in (any, all):
+    _op.samples = [(case.replace("f32", "b").replace("f64", "b"), attributes) for case, attributes in _SAMPLES]
+for _op in (argmax, argmin):
+    _op.samples = [("f32[3,5]", {"axis": 1}), ("f64[6,2]", {"axis": 0, "keepdims": True}), ("i32[70]", {})]
+size.samples = [("f32[3,5]", {"axis": 1}), ("f32[3,5]", {})]
