@@ -47,6 +47,8 @@ def active_tapes() -> list[Any]:
 class EagerBuilder(Builder):
     """Makes nodes that belong to no graph."""
 
+    value_type = Tensor
+
     def insert(
         self,
         op: Operator,

@@ -79,7 +79,9 @@ class Variable:
     # --- reading ---------------------------------------------------------------------------------------------
 
     def __pierian_value__(self, builder: Builder) -> Tensor:
-        """The variable as a tensor of what is being built."""
+        """The variable as a tensor of what is being built; a body reads it outside and captures it."""
+        if builder.outer is not None:
+            return self.__pierian_value__(builder.outer)
         if isinstance(builder, TraceBuilder) and self.graph is None:
             return builder.read(self)
         if isinstance(builder, EagerBuilder):

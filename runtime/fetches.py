@@ -70,6 +70,8 @@ def flatten(
         position = positions.setdefault(value, len(values))
         if position == len(values):
             values.append(value)
+        if value.type.rank == 0:
+            return lambda results: results[position][()]  # a NumPy scalar
         return lambda results: results[position]
 
     rebuild = walk(structure)

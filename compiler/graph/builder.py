@@ -27,10 +27,21 @@ _SCALARS = (bool, int, float)
 
 
 class Builder:
-    """Applies operators. Subclasses say where nodes go (`insert`)."""
+    """Applies operators. Subclasses say where nodes go (`insert`).
+
+    Attributes:
+        graph: the graph that nodes go to, if any.
+        outer: of a body's builder, the builder of what encloses it.
+        value_type: class of the values that are made.
+        location: set by passes: where new nodes come from; else the user's line is captured.
+    """
+
+    graph: Any = None
+    outer: Builder | None = None
+    value_type: type[Value] = Value
 
     def __init__(self) -> None:
-        self.location: Location | None = None  # set by passes: where new nodes come from
+        self.location: Location | None = None
         self._constants: dict[Any, Value] = {}
 
     # --- what subclasses decide ---------------------------------------------------------------------
@@ -219,7 +230,8 @@ class GraphBuilder(Builder):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
-        self.graph = graph
+        self.graph: Graph = graph
+        self.value_type = graph.value_type
         self.scopes: list[str] = []
 
     def insert(
