@@ -1,6 +1,6 @@
 """Cold start, each figure the median of fresh processes: import, first result of a five-operator graph, MLP step.
 
-    python benchmarks/cold_start.py [--runs 5]
+python benchmarks/cold_start.py [--runs 5]
 """
 
 from __future__ import annotations

@@ -16,7 +16,14 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-NEEDS = {"pierian": "pierian", "numpy": "numpy", "torch": "torch", "torch_compile": "torch", "jax": "jax", "numba": "numba"}
+NEEDS = {
+    "pierian": "pierian",
+    "numpy": "numpy",
+    "torch": "torch",
+    "torch_compile": "torch",
+    "jax": "jax",
+    "numba": "numba",
+}
 
 
 def installed(peer: str) -> bool:

@@ -85,7 +85,7 @@ class Symbolic:
         return mod(self, other)
 
     def __str__(self) -> str:
-        parts = []
+        parts: list[str] = []
         for monomial, factor in self.terms:
             body = "*".join(map(str, monomial))
             if not monomial:

@@ -16,9 +16,7 @@ from pierian.compiler.graph.node import Node, Value
 Array = np.ndarray[Any, Any]
 
 
-def run(
-    graph: Graph, feeds: Mapping[Value, Any], outputs: Sequence[Value] | None = None
-) -> list[Array]:
+def run(graph: Graph, feeds: Mapping[Value, Any], outputs: Sequence[Value] | None = None) -> list[Array]:
     """The values of `outputs` (default the graph's) for arrays fed to its inputs.
 
     Raises:

@@ -92,11 +92,7 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
 def broadcast_constraints(shape: Shape, target: Shape) -> list[tuple[Dim, Dim]]:
     """Pairs of sizes that must be equal at run time for `shape` to broadcast to `target`."""
     offset = len(target) - len(shape)
-    return [
-        (dim, target[axis + offset])
-        for axis, dim in enumerate(shape)
-        if dim != 1 and dim != target[axis + offset]
-    ]
+    return [(dim, target[axis + offset]) for axis, dim in enumerate(shape) if dim != 1 and dim != target[axis + offset]]
 
 
 def normalize_axis(axis: int, rank: int) -> int:

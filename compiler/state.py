@@ -1,6 +1,6 @@
 """Closing a graph over its state: variables become inputs and outputs, so that what is compiled is a pure function.
 
-    graph + feeds + fetches  ->  graph(feeds, values of variables read) -> fetches, new values of variables assigned
+graph + feeds + fetches  ->  graph(feeds, values of variables read) -> fetches, new values of variables assigned
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pierian.compiler.errors import FeedError, GraphError
 from pierian.compiler.graph.builder import infer
-from pierian.compiler.graph.graph import Graph
+from pierian.compiler.graph.graph import Graph, unique_names
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.ops.definition import operator_named
 from pierian.compiler.shape import TensorType
@@ -72,8 +72,8 @@ class _Closer:
             self._copy(node, fed)
         outputs = [self.mapping[value] for value in fetches]
         outputs += [value for value, _ in self.assigns.values()]
-        names = list(self.names) if self.names is not None else [value.name for value in fetches]
-        self.target.set_outputs(outputs, [*names, *(f"{name}_next" for name in self.assigns)])
+        names = list(self.names) if self.names is not None else unique_names([value.name for value in fetches])
+        self.target.set_outputs(outputs, unique_names([*names, *(f"{name}_next" for name in self.assigns)]))
         signature = Signature(
             tuple((value.name, value.type) for value in fed),
             tuple((name, value.type) for name, value in self.reads.items()),

@@ -189,9 +189,7 @@ def _compile(
 
     graph = Graph("eager")
     builder = GraphBuilder(graph)
-    mapping: dict[Value, Value] = {
-        tensor: builder.placeholder(tensor.type, f"x{i}") for i, tensor in enumerate(leaves)
-    }
+    mapping: dict[Value, Value] = {tensor: builder.placeholder(tensor.type, f"x{i}") for i, tensor in enumerate(leaves)}
     inputs = list(mapping.values())
     for node in nodes:
         fresh = graph.add_node(

@@ -22,7 +22,7 @@ from pierian.variable import TraceBuilder, Variable, register_trace, unregister_
 class TensorSpec:
     """The type of an argument of a traced function; sizes that are None are left open."""
 
-    def __init__(self, shape: Sequence[int | None | str], dtype: Any = "float32") -> None:
+    def __init__(self, shape: Sequence[int | str | None], dtype: Any = "float32") -> None:
         self.shape = tuple(shape)
         self.dtype = as_dtype(dtype)
 
@@ -51,7 +51,9 @@ class Function:
     traced operations are put in place of the call.
     """
 
-    def __init__(self, python_function: Callable[..., Any], input_signature: Sequence[TensorSpec] | None = None) -> None:
+    def __init__(
+        self, python_function: Callable[..., Any], input_signature: Sequence[TensorSpec] | None = None
+    ) -> None:
         functools.update_wrapper(self, python_function)
         self.python_function = python_function
         self.input_signature = input_signature
@@ -129,9 +131,7 @@ class Function:
         builder = trace.builder
         given = [*tensors, *builder.reads, *builder.captured]
         inputs = [*trace.inputs, *builder.reads.values(), *builder.captured.values()]
-        mapping: dict[Value, Value] = {
-            inner: b.as_value(outer) for inner, outer in zip(inputs, given, strict=True)
-        }
+        mapping: dict[Value, Value] = {inner: b.as_value(outer) for inner, outer in zip(inputs, given, strict=True)}
         for node in trace.graph.nodes:
             if node.op.name == "placeholder":
                 continue
@@ -160,7 +160,9 @@ def function(python_function: Any = None, *, input_signature: Sequence[TensorSpe
 
 
 def _is_tensor(item: Any) -> bool:
-    return isinstance(item, Tensor) or (hasattr(item, "dtype") and hasattr(item, "__array__") and not isinstance(item, Variable))
+    return isinstance(item, Tensor) or (
+        hasattr(item, "dtype") and hasattr(item, "__array__") and not isinstance(item, Variable)
+    )
 
 
 def _signature(item: Any, tensors: list[Any]) -> Any:

@@ -84,9 +84,7 @@ def graph_builder() -> GraphBuilder:
     return builder if isinstance(builder, GraphBuilder) else default_graph().builder()
 
 
-def placeholder(
-    dtype: Any, shape: Sequence[int | str | None | Symbolic] = (), name: str | None = None
-) -> Tensor:
+def placeholder(dtype: Any, shape: Sequence[int | str | Symbolic | None] = (), name: str | None = None) -> Tensor:
     """A tensor whose value is fed when the graph runs.
 
     Args:
@@ -143,7 +141,9 @@ def convert_to_tensor(value: Any, dtype: Any = None, name: str | None = None) ->
         return constant(value, dtype, name=name)
     builder = current()
     found = builder.as_value(value)
-    return found if dtype is None else builder.cast_to(found, as_dtype(dtype))
+    result = found if dtype is None else builder.cast_to(found, as_dtype(dtype))
+    assert isinstance(result, Tensor)
+    return result
 
 
 @contextmanager
@@ -157,9 +157,7 @@ def name_scope(name: str) -> Iterator[str]:
         yield full
 
 
-def gradients(
-    ys: Any, xs: Any, grad_ys: Any = None, unconnected_gradients: str = "error"
-) -> list[Tensor]:
+def gradients(ys: Any, xs: Any, grad_ys: Any = None, unconnected_gradients: str = "error") -> list[Tensor]:
     """The gradients of the sum of `ys` with respect to each of `xs`, as new nodes of the graph.
 
     Args:

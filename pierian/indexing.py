@@ -76,7 +76,9 @@ def _expanded(items: tuple[Any, ...], rank: int) -> list[Any]:
 
 def _place(item: int, size: Dim, axis: int) -> Dim:
     if isinstance(size, int) and not -size <= item < size:
-        raise ArgumentError(f"index {item} is out of range", where=f"axis {axis}", expected=f"{-size} <= index < {size}")
+        raise ArgumentError(
+            f"index {item} is out of range", where=f"axis {axis}", expected=f"{-size} <= index < {size}"
+        )
     return item if item >= 0 else size + item
 
 
@@ -91,6 +93,7 @@ def _slice(item: slice, size: Dim) -> tuple[Dim, Dim, int]:
         if step < 0 and first < 0:
             return 0, 0, 1  # nothing is left of an empty axis
         return first, last, step
+
     # A size not known yet: bounds are taken as they are, counted from the end where negative.
     def bound(value: Any, default: Dim) -> Dim:
         return default if value is None else int(value) if int(value) >= 0 else size + int(value)

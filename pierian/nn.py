@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from pierian.compiler.graph.builder import current
-from pierian.compiler.ops.activation import elu, gelu, layer_norm, leaky_relu, log_softmax, relu, silu, softmax, softplus
+from pierian.compiler.ops.activation import (
+    elu,
+    gelu,
+    layer_norm,
+    leaky_relu,
+    log_softmax,
+    relu,
+    silu,
+    softmax,
+    softplus,
+)
 from pierian.compiler.ops.elementwise import sigmoid, tanh
 
 swish = silu

@@ -83,9 +83,10 @@ def _graph_counter(graph: Graph) -> Any:
     )
     following = builder.add(read, builder.constant(np.int64(1)))
     update = builder.apply(
-        operator_named("variable_assign"), (following,), {"variable": _COUNTER, "type": type_}, name=f"{_COUNTER}/assign"
+        operator_named("variable_assign"),
+        (following,),
+        {"variable": _COUNTER, "type": type_},
+        name=f"{_COUNTER}/assign",
     )
-    graph.variables[_COUNTER] = VariableDeclaration(
-        _COUNTER, type_, Constant(np.zeros((), np.int64)), False, update
-    )
+    graph.variables[_COUNTER] = VariableDeclaration(_COUNTER, type_, Constant(np.zeros((), np.int64)), False, update)
     return read

@@ -83,9 +83,7 @@ class GradientTape:
             GradientError: a tape that is not persistent was used before.
         """
         if self._used and not self._persistent:
-            raise GradientError(
-                "a tape gives gradients once", advice="make it with GradientTape(persistent=True)"
-            )
+            raise GradientError("a tape gives gradients once", advice="make it with GradientTape(persistent=True)")
         self._used = True
         targets = [current().as_value(t) for t in (target if isinstance(target, (list, tuple)) else [target])]
         starts = None
@@ -100,9 +98,7 @@ class GradientTape:
             self._variables = {}
         return _unflatten(sources, iter(found))
 
-    def _differentiate(
-        self, targets: list[Any], sources: list[Any], starts: Any, unconnected: str
-    ) -> list[Any]:
+    def _differentiate(self, targets: list[Any], sources: list[Any], starts: Any, unconnected: str) -> list[Any]:
         b = current()
         groups = [[s] if isinstance(s, Tensor) else self._variables.get(s, []) for s in sources]
         wanted = list(dict.fromkeys(tensor for tensors in groups for tensor in tensors))

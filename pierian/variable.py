@@ -98,7 +98,10 @@ class Variable:
             )
         if self._read is None or self._read.node.graph is not root:
             read = GraphBuilder(root).apply(
-                operator_named("variable_read"), (), {"variable": self.name, "type": self._type}, name=f"{self.name}/read"
+                operator_named("variable_read"),
+                (),
+                {"variable": self.name, "type": self._type},
+                name=f"{self.name}/read",
             )
             self._read = read
         assert self._read is not None
@@ -163,7 +166,10 @@ class Variable:
             found = builder.cast_to(found, self._type.dtype)
         if found.type != self._type:
             raise ShapeError(
-                f"variable {self.name!r} cannot take this value", got=found.type, expected=self._type, location=capture()
+                f"variable {self.name!r} cannot take this value",
+                got=found.type,
+                expected=self._type,
+                location=capture(),
             )
         return found
 

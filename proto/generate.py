@@ -57,7 +57,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only tell whether the files are fresh")
     check = parser.parse_args().check
-    stale = [name for name, text in generated().items() if not (HERE / name).exists() or (HERE / name).read_text() != text]
+    stale = [
+        name for name, text in generated().items() if not (HERE / name).exists() or (HERE / name).read_text() != text
+    ]
     if check and stale:
         sys.exit(f"not fresh: {', '.join(stale)}; run python proto/generate.py")
     for name in stale:

@@ -62,7 +62,9 @@ class PreparedCall:
         """Inputs the fast path refused: convert what converts, explain what does not fit."""
         if len(inputs) != len(self._types):
             raise FeedError(
-                "wrong number of feeds", got=len(inputs) - len(self._reads), expected=", ".join(self._names[: self._feeds])
+                "wrong number of feeds",
+                got=len(inputs) - len(self._reads),
+                expected=", ".join(self._names[: self._feeds]),
             )
         arrays = tuple(
             as_array(given, type_, name) for given, type_, name in zip(inputs, self._types, self._names, strict=True)

@@ -20,7 +20,7 @@ def save(path: str | Path, values: Mapping[str, Array]) -> None:
     from safetensors.numpy import save as serialize
 
     target = Path(path)
-    content = serialize({name: np.ascontiguousarray(array) for name, array in values.items()})
+    content = serialize({name: np.asarray(array, order="C") for name, array in values.items()})
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

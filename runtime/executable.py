@@ -18,10 +18,10 @@ import numpy as np
 from pierian.compiler.codegen.module import Image, pool_object
 from pierian.compiler.dim import evaluate
 from pierian.compiler.kernel.program import Program
+from pierian.compiler.shape import TensorType
 from pierian.compiler.target.features import host
 from pierian.runtime.bind import solve_sizes
 from pierian.runtime.threads import pool_address, thread_count
-from pierian.compiler.shape import TensorType
 
 Array = np.ndarray[Any, Any]
 ALIGNMENT = 64
@@ -82,7 +82,7 @@ class Executable:
         self._call = kind(ctypes.c_int, word, word, word)(self._code.address(f"{name}_call"))
         self._input_types = [_type(program, buffer) for buffer in program.inputs]
         self._output_types = [_type(program, buffer) for buffer in program.outputs]
-        self._results = [(type_.shape, type_.dtype.numpy) for type_ in self._output_types]
+        self._results: list[tuple[Any, Any]] = [(type_.shape, type_.dtype.numpy) for type_ in self._output_types]
         self._constants = _aligned_constants(image.constants)
         self._constant_table = _addresses(self._constants)
         table = [id(np.ndarray), *(id(type_.dtype.numpy) for type_ in self._input_types)]
@@ -123,8 +123,9 @@ class Executable:
     def _run_checked(self, inputs: tuple[Any, ...]) -> list[Array] | None:
         """Without knowledge of the objects' layout: everything is checked in Python."""
         for array, type_ in zip(inputs, self._input_types, strict=True):
-            fits = type(array) is np.ndarray and array.dtype == type_.dtype.numpy and array.flags.carray_ro
-            if not (fits and array.ndim == type_.rank):
+            if type(array) is not np.ndarray or array.dtype != type_.dtype.numpy or array.ndim != type_.rank:
+                return None
+            if not (array.flags.c_contiguous and array.flags.aligned):
                 return None
         names = [f"input {i}" for i in range(len(inputs))]
         values = solve_sizes(self._input_types, inputs, names, self.program.checks)

@@ -15,8 +15,8 @@ from pierian.compiler.graph.node import Value
 from pierian.compiler.options import CompileOptions
 from pierian.runtime import checkpoint
 from pierian.runtime.callable import PreparedCall
-from pierian.runtime.hooks import default_graph
 from pierian.runtime.fetches import Rebuild, flatten, resolve
+from pierian.runtime.hooks import default_graph
 from pierian.runtime.variables import VariableStore
 
 Array = np.ndarray[Any, Any]
@@ -150,18 +150,14 @@ class Session:
         if self._closed:
             raise ExecutionError("this Session is closed")
 
-    def _call(
-        self, feeds: tuple[Value, ...], fetches: tuple[Value, ...], effects: tuple[Value, ...]
-    ) -> PreparedCall:
+    def _call(self, feeds: tuple[Value, ...], fetches: tuple[Value, ...], effects: tuple[Value, ...]) -> PreparedCall:
         key = (feeds, fetches, effects)
         found = self._calls.get(key)
         if found is None:
             with self._compiling:
                 found = self._calls.get(key)
                 if found is None:
-                    compiled = compile_graph(
-                        self.graph, self._options, feeds=feeds, fetches=fetches, effects=effects
-                    )
+                    compiled = compile_graph(self.graph, self._options, feeds=feeds, fetches=fetches, effects=effects)
                     found = self._calls[key] = PreparedCall(compiled, self._store, self.threads)
         return found
 

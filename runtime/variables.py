@@ -64,7 +64,7 @@ class VariableStore:
             declaration = self._graph.variables.get(name)
             if declaration is None:
                 raise FeedError(f"there is no variable named {name!r}", expected=", ".join(self._graph.variables))
-            array = np.ascontiguousarray(given, dtype=declaration.type.dtype.numpy)
+            array = np.asarray(given, dtype=declaration.type.dtype.numpy, order="C")
             if array.shape != declaration.type.shape:
                 raise FeedError(
                     f"variable {name!r} cannot take this value", got=TensorType(declaration.type.dtype, array.shape),

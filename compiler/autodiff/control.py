@@ -119,9 +119,7 @@ def scan_gradient(b: Any, node: Node, dys: Sequence[Value | None]) -> Sequence[V
         d_rest = found[split + len(float_xs) :]
         return [*next_state, *(inner.add(s, d) for s, d in zip(sums, d_rest, strict=True)), *d_slices]
 
-    made = _listed(
-        build_scan(b, backward, [*start, *totals], [*saved, *xs, *result_dys], length, not reverse)
-    )
+    made = _listed(build_scan(b, backward, [*start, *totals], [*saved, *xs, *result_dys], length, not reverse))
     result: list[Value | None] = [None] * len(node.inputs)
     places = [*float_states, *(count + sequences + i for i in float_rest), *(count + i for i in float_xs)]
     for place, value in zip(places, made, strict=True):

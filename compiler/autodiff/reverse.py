@@ -124,22 +124,20 @@ def _step(b: Any, node: Node, totals: dict[Value, Value], reaching: set[Value], 
         b.location = before
 
 
-def _gradients_of(
-    b: Any, node: Node, incoming: Sequence[Value | None], reaching: set[Value]
-) -> Sequence[Value | None]:
+def _gradients_of(b: Any, node: Node, incoming: Sequence[Value | None], reaching: set[Value]) -> Sequence[Value | None]:
     rule = node.op.gradient_rule
     if rule is not None:
         return rule(b, node, *incoming)
     if node.op.expand_rule is None:
-        raise GradientError(
-            f"operator {node.op.name!r} has no gradient", where=node.describe(), location=node.location
-        )
+        raise GradientError(f"operator {node.op.name!r} has no gradient", where=node.describe(), location=node.location)
     # A composition: expand it with the same inputs and differentiate that.
     expanded = node.op.expand_rule(b, *node.inputs, **node.attributes)
     results = expanded if isinstance(expanded, tuple) else (expanded,)
     pairs = [(y, dy) for y, dy in zip(results, incoming, strict=True) if dy is not None]
     wanted = [value for value in node.inputs if value in reaching and value.dtype.is_float]
-    found = gradients(b, [y for y, _ in pairs], wanted, [dy for _, dy in pairs], unconnected="none", producer=_within(node))
+    found = gradients(
+        b, [y for y, _ in pairs], wanted, [dy for _, dy in pairs], unconnected="none", producer=_within(node)
+    )
     by_value = dict(zip(wanted, found, strict=True))
     seen: set[Value] = set()
     parts: list[Value | None] = []

@@ -99,12 +99,8 @@ def _place(program: Program, name: str) -> str:
 
 def _call(name: str) -> str:
     f = FunctionWriter(f"{name}_call", "i32", [("arguments", "ptr"), ("results", "ptr"), ("frame", "ptr")], "")
-    field = {
-        key: f.load(f.gep(f.arg("frame"), "ptr", i64(position)), "ptr", 8) for position, key in enumerate(FRAME)
-    }
-    bound = f.call(
-        f"{name}_bind", "i32", [f.arg("arguments"), field["table"], field["dims"], field["inputs"]]
-    )
+    field = {key: f.load(f.gep(f.arg("frame"), "ptr", i64(position)), "ptr", 8) for position, key in enumerate(FRAME)}
+    bound = f.call(f"{name}_bind", "i32", [f.arg("arguments"), field["table"], field["dims"], field["inputs"]])
     run, refuse = f.label("run"), f.label("refuse")
     f.cond_br(f.cmp("icmp ne", bound, i32(0)), run, refuse)
     f.start(refuse)

@@ -127,9 +127,7 @@ def _half(writer: FunctionWriter, value: Value, first: int, lanes: int) -> Value
     if lanes == 1:
         return writer.extract(value, first)
     order = ", ".join(f"i32 {first + lane}" for lane in range(lanes))
-    return writer.emit(
-        f"shufflevector {value}, {value.type} poison, <{lanes} x i32> <{order}>", vector(element, lanes)
-    )
+    return writer.emit(f"shufflevector {value}, {value.type} poison, <{lanes} x i32> <{order}>", vector(element, lanes))
 
 
 def _all_ones(value: Value) -> Value:

@@ -60,8 +60,8 @@ class _EntryEmitter:
         self.scratch_offset = self.shared_offset + self._round(shared)
         self.scratch_stride = self._round(scratch)
         for step_buffers in (self.program.inputs, self.program.outputs, self.program.constants):
-            for buffer in step_buffers:
-                self._address(buffer)
+            for name in step_buffers:
+                self._address(name)
         for buffer in self.program.buffers.values():
             if buffer.kind == "temporary":
                 self._address(buffer.name)

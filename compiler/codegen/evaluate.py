@@ -100,7 +100,7 @@ class Scope:
         self.vector_axes: frozenset[str] = parent.vector_axes if parent else frozenset()
         if vector_axis is not None:
             self.vector_axes |= {vector_axis}
-        self.mask = mask if mask is not None else (parent.mask if parent else None)
+        self.mask: Value | None = mask if mask is not None else (parent.mask if parent else None)
         self._memo: dict[Scalar, Value] = {}
         self._splats: dict[Scalar, Value] = {}
         self._dims: dict[Dim, Value] = {}
@@ -302,9 +302,7 @@ class Scope:
     def _gather(self, base: Value, dtype: DType, offset: Value) -> Value:
         lanes = self.frame.lanes
         type_ = vector(dtype.llvm, lanes)
-        pointers = self.writer.emit(
-            f"getelementptr {dtype.llvm}, ptr {base.text}, {offset}", vector("ptr", lanes)
-        )
+        pointers = self.writer.emit(f"getelementptr {dtype.llvm}, ptr {base.text}, {offset}", vector("ptr", lanes))
         mask = self.mask or constant(True, "i1", lanes)
         loaded = self.writer.call(
             f"llvm.masked.gather.{mangle(type_)}.{mangle(pointers.type)}",
@@ -353,9 +351,7 @@ class Scope:
 
     def _scatter(self, result: Value, base: Value, dtype: DType, offset: Value) -> None:
         lanes = self.frame.lanes
-        pointers = self.writer.emit(
-            f"getelementptr {dtype.llvm}, ptr {base.text}, {offset}", vector("ptr", lanes)
-        )
+        pointers = self.writer.emit(f"getelementptr {dtype.llvm}, ptr {base.text}, {offset}", vector("ptr", lanes))
         mask = self.mask or constant(True, "i1", lanes)
         self.writer.call(
             f"llvm.masked.scatter.{mangle(result.type)}.{mangle(pointers.type)}",

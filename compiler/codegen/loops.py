@@ -152,9 +152,7 @@ class _LoopEmitter:
             note += f", reduction cut into blocks of {BLOCK}"
         if plan.streaming:
             note += ", streaming stores"
-        return KernelCode(
-            "\n".join(self.texts), frozenset(self.declarations), tuple(phases), shared, 0, (note,)
-        )
+        return KernelCode("\n".join(self.texts), frozenset(self.declarations), tuple(phases), shared, 0, (note,))
 
     # --- functions and tasks -----------------------------------------------------------------------------------
 
@@ -197,11 +195,11 @@ class _LoopEmitter:
         before = kernel.axes[:-1]
         inner = product([axis.extent for statement in kernel.body[:1] for axis in statement.axes])
         if plan.kind == "columns":
-            width: Dim = plan.lanes * plan.unroll
-            grain: Dim = width if not isinstance(inner, int) else max(1, GRAIN * 2 // max(inner, 1) // width) * width
+            width = plan.lanes * plan.unroll
+            grain = width if not isinstance(inner, int) else max(1, GRAIN * 2 // max(inner, 1) // width) * width
         else:
             grain = GRAIN
-        tasks: Dim = ceildiv(last.extent, int(str(grain))) if not before else product([a.extent for a in before])
+        tasks: Dim = ceildiv(last.extent, grain) if not before else product([a.extent for a in before])
         per_task: Dim = 1
         if before:
             per_task = floordiv(GRAIN, maximum(last.extent, 1)) + 1
@@ -288,9 +286,7 @@ class _LoopEmitter:
         """Reductions walked point by point over their inner axes; `span` cuts the slowest of them."""
         writer = outer.writer
         lanes = self.plan.lanes
-        starts = [
-            part for _ in scopes for r in reduces for part in combine.identity(r.combiner, r.value.dtype, lanes)
-        ]
+        starts = [part for _ in scopes for r in reduces for part in combine.identity(r.combiner, r.value.dtype, lanes)]
 
         def nest(depth: int, inside: list[Scope], carried: list[Value]) -> list[Value]:
             axes = [reduce.axes[depth] for reduce in reduces] if depth < len(reduces[0].axes) else []
@@ -383,9 +379,7 @@ class _LoopEmitter:
         for reduce, state in zip(reduces, states, strict=True):
             self._define(scope, reduce, state)
 
-    def _row_states(
-        self, scope: Scope, group: Sequence[Statement], span: tuple[Value, Value] | None
-    ) -> list[State]:
+    def _row_states(self, scope: Scope, group: Sequence[Statement], span: tuple[Value, Value] | None) -> list[State]:
         """The final scalar states of the group's reductions. `span` cuts the slowest inner axis."""
         writer = scope.writer
         lanes = scope.frame.lanes
@@ -393,10 +387,7 @@ class _LoopEmitter:
         unroll = self._row_unroll(group)
         scope.hoist([s.value for s in group], [axis.name for s in group for axis in s.axes])
         starts = [
-            part
-            for _ in range(unroll)
-            for r in reduces
-            for part in combine.identity(r.combiner, r.value.dtype, lanes)
+            part for _ in range(unroll) for r in reduces for part in combine.identity(r.combiner, r.value.dtype, lanes)
         ]
         depth_last = len(group[0].axes) - 1
 

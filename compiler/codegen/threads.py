@@ -126,7 +126,8 @@ def _worker(futex: int, relax: str) -> str:
     _atomic(f, "add", pool, SLEEPERS, i32(1))
     word = _field(f, pool, EPOCH)
     f.emit(
-        f"call i64 (i64, ...) @syscall(i64 {futex}, {word}, i32 {_FUTEX_WAIT}, {epoch}, ptr null, ptr null, i32 0)", "i64"
+        f"call i64 (i64, ...) @syscall(i64 {futex}, {word}, i32 {_FUTEX_WAIT}, {epoch}, ptr null, ptr null, i32 0)",
+        "i64",
     )
     _atomic(f, "sub", pool, SLEEPERS, i32(1))
     f.store(i64(0), spins, 8)

@@ -159,9 +159,7 @@ class FunctionWriter:
             return x
         type_ = vector(x.type, lanes)
         first = self.emit(f"insertelement {type_} poison, {x}, i64 0", type_)
-        return self.emit(
-            f"shufflevector {first}, {type_} poison, <{lanes} x i32> zeroinitializer", type_
-        )
+        return self.emit(f"shufflevector {first}, {type_} poison, <{lanes} x i32> zeroinitializer", type_)
 
     def extract(self, x: Value, lane: int) -> Value:
         return self.emit(f"extractelement {x}, i64 {lane}", element_of(x.type))
@@ -234,9 +232,7 @@ class FunctionWriter:
         self.line("ret void" if value is None else f"ret {value}")
 
     @contextmanager
-    def loop(
-        self, begin: Value, end: Value, step: Value | int = 1, carried: Sequence[Value] = ()
-    ) -> Iterator[Loop]:
+    def loop(self, begin: Value, end: Value, step: Value | int = 1, carried: Sequence[Value] = ()) -> Iterator[Loop]:
         """`for (i = begin; i < end; i += step)` with loop-carried values.
 
         Inside, read `loop.index` and `loop.carried`, and assign `loop.next` (a list as long as `carried`).

@@ -82,9 +82,7 @@ def _payne_hanek_single(x: Scalar) -> tuple[Scalar, Scalar]:
     2^-k, modulo 4; the residue has more than 32 good bits whatever x is."""
     raw = ir.convert(bits(x), int64)
     exponent = ir.binary("and", ir.binary("lshr", raw, ir.const(23, int64)), ir.const(255, int64))
-    mantissa = ir.binary(
-        "or", ir.binary("and", raw, ir.const(0x7FFFFF, int64)), ir.const(0x800000, int64)
-    )
+    mantissa = ir.binary("or", ir.binary("and", raw, ir.const(0x7FFFFF, int64)), ir.const(0x800000, int64))
     # Bits of 2/pi with weight above 4 / 2^k give multiples of 4 and are skipped: start at k - 2 (k = exponent - 150).
     start = ir.binary("max", ir.binary("sub", exponent, ir.const(152, int64)), ir.const(0, int64))
     word = ir.binary("lshr", start, ir.const(5, int64))

@@ -122,14 +122,10 @@ class Builder:
 
     # --- arguments ------------------------------------------------------------------------------------
 
-    def _bind(
-        self, op: Operator, args: Sequence[Any], kwargs: dict[str, Any]
-    ) -> tuple[list[Any], dict[str, Any]]:
+    def _bind(self, op: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         parameters = op.parameters
         if len(args) > len(parameters):
-            raise ArgumentError(
-                f"{op.name} takes {len(parameters)} arguments", got=len(args), location=self._here()
-            )
+            raise ArgumentError(f"{op.name} takes {len(parameters)} arguments", got=len(args), location=self._here())
         tensors: list[Any] = []
         attributes: dict[str, Any] = {}
         taken = 0
@@ -171,8 +167,7 @@ class Builder:
             return self._promote(op, values)
         first = next((value.dtype for value in values if isinstance(value, Value)), None)
         return [
-            value if isinstance(value, Value) else self.constant(value, _scalar_type(value, first))
-            for value in values
+            value if isinstance(value, Value) else self.constant(value, _scalar_type(value, first)) for value in values
         ]
 
     def as_value(self, given: Any, weak: bool = False) -> Any:

@@ -131,7 +131,9 @@ def _external(source: Path, name: str, offset: int, length: int) -> bytes:
         with (folder / name).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if offset < 0 or length < 0 or offset + length > size:
-                raise FormatError("external data lies outside its file", where=f"{source}, {name}", got=offset + length, expected=size)
+                raise FormatError(
+                    "external data lies outside its file", where=f"{source}, {name}", got=offset + length, expected=size
+                )
             file.seek(offset)
             return file.read(length)
     except OSError as error:

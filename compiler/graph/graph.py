@@ -182,7 +182,7 @@ class Graph:
             if value.node.graph is not self:
                 raise GraphError("an output belongs to another graph", where=value.name)
         self._set_inputs(self._result, chosen)
-        given = list(names) if names is not None else [value.name for value in chosen]
+        given = list(names) if names is not None else unique_names([value.name for value in chosen])
         if len(given) != len(chosen):
             raise ArgumentError("as many names as outputs are needed", got=len(given), expected=len(chosen))
         self.output_names = given
@@ -277,9 +277,7 @@ class Graph:
             mapping.update(zip(node.outputs, fresh.outputs, strict=True))
         copy.inputs = [mapping[value] for value in self.inputs]
         chosen = self.outputs if outputs is None else tuple(outputs)
-        copy.set_outputs(
-            (mapping[value] for value in chosen), self.output_names if outputs is None else None
-        )
+        copy.set_outputs((mapping[value] for value in chosen), self.output_names if outputs is None else None)
         for name, declaration in self.variables.items():
             update = declaration.update
             copy.variables[name] = VariableDeclaration(
@@ -336,6 +334,20 @@ def _result() -> None:
 
 
 _RESULT = Operator(_result, name="result", public=False)
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The names, those that come again with `_1`, `_2`, ... behind them."""
+    taken: set[str] = set()
+    found = []
+    for name in names:
+        count, one = 0, name
+        while one in taken:
+            count += 1
+            one = f"{name}_{count}"
+        taken.add(one)
+        found.append(one)
+    return found
 
 
 def _needed(outputs: Iterable[Value]) -> set[Node]:

@@ -49,7 +49,9 @@ class Source:
         snippet = shown[first : column + 60]
         caret = " " * (column - first) + "^"
         return FormatError(
-            what, where=f"{self.name}:{line}:{column + 1}\n    {snippet}\n    {caret}", **parts  # type: ignore[arg-type]
+            what,
+            where=f"{self.name}:{line}:{column + 1}\n    {snippet}\n    {caret}",
+            **parts,  # type: ignore[arg-type]
         )
 
 

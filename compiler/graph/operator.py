@@ -63,7 +63,9 @@ class Operator:
         self.outputs: int = facts.pop("outputs", 1)
         self.commutative: bool = facts.pop("commutative", False)
         self.idempotent: bool = facts.pop("idempotent", False)
-        self.promote: str | None = facts.pop("promote", None)  # None, "common", "float", or "branches" (the first is a condition)
+        self.promote: str | None = facts.pop(
+            "promote", None
+        )  # None, "common", "float", or "branches" (the first is a condition)
         self.stateful: bool = facts.pop("stateful", False)  # never folded, merged or dropped as unused when fetched
         self.random: bool = facts.pop("random", False)
         self.ulp: float | None = facts.pop("ulp", 0.0)  # numeric contract against the reference; None: random
@@ -74,7 +76,7 @@ class Operator:
         self.has_bodies: bool = facts.pop("bodies", False)
         self.public: bool = facts.pop("public", True)  # whether users import it
         self.onnx: str | None = facts.pop("onnx", None)
-        self.samples: Callable[..., Any] | None = facts.pop("samples", None)
+        self.samples: list[Any] = facts.pop("samples", [])  # test cases: input types and attributes
         self.infer_rule: Rule | None = facts.pop("infer", None)
         self.constraints_rule: Rule | None = facts.pop("constraints", None)
         self.gradient_rule: Rule | None = facts.pop("gradient", None)

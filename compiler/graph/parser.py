@@ -309,7 +309,9 @@ class _Parser:
             except (binascii.Error, ValueError):
                 raise self.error("malformed base64", token) from None
             if len(raw) != size * type_.dtype.itemsize:
-                raise self.error("the data does not fill the array", token, got=len(raw), expected=size * type_.dtype.itemsize)
+                raise self.error(
+                    "the data does not fill the array", token, got=len(raw), expected=size * type_.dtype.itemsize
+                )
             little = np.frombuffer(raw, dtype=type_.dtype.numpy.newbyteorder("<"))
             return Constant(little.astype(type_.dtype.numpy).reshape(shape))
         self.take("mark", "[")

@@ -223,7 +223,9 @@ class _Reader:
 
     def value(self, values: Sequence[Value], number: int, place: str) -> Value:
         if not 0 <= number < len(values):
-            raise self.error("a value is not made before it is read", place, got=number, expected=f"below {len(values)}")
+            raise self.error(
+                "a value is not made before it is read", place, got=number, expected=f"below {len(values)}"
+            )
         return values[number]
 
     def type(self, message: Any, place: str) -> TensorType:
@@ -280,7 +282,9 @@ class _Reader:
         else:
             raw = message.data
         if len(raw) != expected:
-            raise self.error("the data does not fill the array", place, got=f"{len(raw)} bytes", expected=f"{expected} bytes")
+            raise self.error(
+                "the data does not fill the array", place, got=f"{len(raw)} bytes", expected=f"{expected} bytes"
+            )
         array = np.frombuffer(raw, dtype=type_.dtype.numpy.newbyteorder("<")).astype(type_.dtype.numpy)
         if type_.dtype.is_bool and array.size and array.view(np.uint8).max() > 1:
             raise self.error("a boolean is neither 0 nor 1", place)

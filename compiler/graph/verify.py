@@ -1,15 +1,15 @@
 """The verifier: what every graph must satisfy before a pass may look at it.
 
-    1. names: every node's name is unique in its graph and not empty.
-    2. order: a node stands after the makers of its inputs, so there is no cycle and nothing dangles.
-    3. closed: inputs, outputs and updates belong to the graph itself, never to another one.
-    4. uses: the recorded readers of every value are exactly its readers.
-    5. schema: a node has its operator's inputs and attributes, no other.
-    6. types: the types of a node's outputs are those its operator infers.
-    7. inputs: the graph's inputs are its placeholders, each once.
-    8. outputs: every output has a name, and no two share one.
-    9. variables: what is read or assigned is declared, with that type, not inside bodies; an update is an assignment.
-    10. bodies: only operators with bodies have them, and bodies satisfy 1 to 9.
+1. names: every node's name is unique in its graph and not empty.
+2. order: a node stands after the makers of its inputs, so there is no cycle and nothing dangles.
+3. closed: inputs, outputs and updates belong to the graph itself, never to another one.
+4. uses: the recorded readers of every value are exactly its readers.
+5. schema: a node has its operator's inputs and attributes, no other.
+6. types: the types of a node's outputs are those its operator infers.
+7. inputs: the graph's inputs are its placeholders, each once.
+8. outputs: every output has a name, and no two share one.
+9. variables: what is read or assigned is declared, with that type, not inside bodies; an update is an assignment.
+10. bodies: only operators with bodies have them, and bodies satisfy 1 to 9.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def verify(graph: Graph, where: str = "", _depth: int = 0) -> None:
         GraphError: the first one that does not hold, with the node at fault.
     """
     if _depth > MAX_DEPTH:
-        raise GraphError("bodies are nested too deeply", expected=f"at most {MAX_DEPTH} levels", where=where or graph.name)
+        raise GraphError(
+            "bodies are nested too deeply", expected=f"at most {MAX_DEPTH} levels", where=where or graph.name
+        )
     _Verifier(graph, where, _depth).run()
 
 
@@ -60,7 +62,10 @@ class _Verifier:
     def fail(self, invariant: str, what: str, node: Node | None = None, **parts: Any) -> GraphError:
         place = [part for part in (self.where, node.describe() if node is not None else self.graph.name) if part]
         return GraphError(
-            f"{invariant}: {what}", where=", ".join(place), location=node.location if node is not None else None, **parts
+            f"{invariant}: {what}",
+            where=", ".join(place),
+            location=node.location if node is not None else None,
+            **parts,
         )
 
     def _name(self, node: Node, names: set[str]) -> None:
@@ -89,7 +94,9 @@ class _Verifier:
             return
         least = sum(parameter.kind == "tensor" for parameter in tensors)
         if not least <= len(node.inputs) <= len(tensors):
-            raise self.fail("schema", "the number of inputs is wrong", node, got=len(node.inputs), expected=len(tensors))
+            raise self.fail(
+                "schema", "the number of inputs is wrong", node, got=len(node.inputs), expected=len(tensors)
+            )
 
     def _types(self, node: Node) -> None:
         try:
@@ -99,7 +106,9 @@ class _Verifier:
         except (RecursionError, MemoryError):
             raise
         except Exception as error:  # attributes of a kind that the rule does not expect
-            raise self.fail("types", "the attributes have no meaning", node, got=f"{type(error).__name__}: {error}") from None
+            raise self.fail(
+                "types", "the attributes have no meaning", node, got=f"{type(error).__name__}: {error}"
+            ) from None
         declared = tuple(value.type for value in node.outputs)
         if types != declared:
             raise self.fail("types", "outputs do not have the inferred types", node, got=declared, expected=types)
@@ -124,9 +133,9 @@ class _Verifier:
 
     def _inputs(self) -> None:
         placeholders = [node.output for node in self.graph.nodes if node.op.name == "placeholder"]
-        if {id(value) for value in placeholders} != {id(value) for value in self.graph.inputs} or len(placeholders) != len(
-            self.graph.inputs
-        ):
+        if {id(value) for value in placeholders} != {id(value) for value in self.graph.inputs} or len(
+            placeholders
+        ) != len(self.graph.inputs):
             raise self.fail("inputs", "the inputs are not the placeholders, each once")
 
     def _outputs(self, seen: set[Value]) -> None:
@@ -152,7 +161,9 @@ class _Verifier:
         for name, declaration in self.graph.variables.items():
             update = declaration.update
             if declaration.initial.type != declaration.type:
-                raise self.fail("variables", f"the initial value of {name!r} has another type", got=declaration.initial.type)
+                raise self.fail(
+                    "variables", f"the initial value of {name!r} has another type", got=declaration.initial.type
+                )
             if update is None:
                 continue
             if update not in seen:

@@ -1,7 +1,7 @@
 """A Program: kernels, the buffers they work on, control flow, and where each buffer lies.
 
-    Program   buffers, steps
-    Step      Launch kernel(buffers; dims) | Branch | Loop | Copy
+Program   buffers, steps
+Step      Launch kernel(buffers; dims) | Branch | Loop | Copy
 """
 
 from __future__ import annotations

@@ -198,9 +198,7 @@ class KernelBuilder:
             axes, body = self._before
             found.append(canonical_launch("loop", self._used(body), axes, body, 0, f"{label} (copy)", place))
         body = tuple(self.body)
-        found.append(
-            canonical_launch(self.kind, self._used(body), self.axes, body, self.parallel, label[:120], place)
-        )
+        found.append(canonical_launch(self.kind, self._used(body), self.axes, body, self.parallel, label[:120], place))
         return found
 
     def _used(self, body: tuple[Statement, ...]) -> list[Buffer]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pierian.compiler.dim import Dim, ceildiv
+from pierian.compiler.dim import Dim, ceildiv, symbols
 from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step
 
 # One cache line, and the widest vector: every temporary starts at a multiple.
@@ -73,7 +73,30 @@ def _visit_loop(program: Program, step: Loop, position: int, lifetimes: dict[str
     for lifetime in lifetimes.values():
         if lifetime.first <= start < lifetime.last:
             lifetime.last = max(lifetime.last, position)
+    # What the turns fill slice by slice is alive from the first turn to the last, whatever else a turn computes.
+    for name in _walked(program, step):
+        lifetime = lifetimes[name]
+        lifetime.first, lifetime.last = min(lifetime.first, start), max(lifetime.last, position)
     return position
+
+
+def _walked(program: Program, loop: Loop) -> set[str]:
+    """The temporaries a loop touches through aliases that move with its counter."""
+    found: set[str] = set()
+    stack = [*loop.header, *loop.steps]
+    while stack:
+        step = stack.pop()
+        if isinstance(step, Branch):
+            stack += [*step.then, *step.otherwise]
+            continue
+        if isinstance(step, Loop):
+            stack += [*step.header, *step.steps]
+            continue
+        for name in step.buffers if isinstance(step, Launch) else (step.target, step.source):
+            base = _base(program, name)
+            if program.buffers[base].kind == "temporary" and loop.counter in symbols(program.buffers[name].start):
+                found.add(base)
+    return found
 
 
 def _touch(program: Program, names: Iterable[str], position: int, lifetimes: dict[str, Lifetime]) -> None:

@@ -179,4 +179,3 @@ def _checks(graph: Graph) -> list[tuple[Dim, Dim, str]]:
                 place = describe(node.location)
                 found.setdefault((first, second), f"{node.op.name} {node.name!r}" + (f" at {place}" if place else ""))
     return [(first, second, reason) for (first, second), reason in found.items()]
-

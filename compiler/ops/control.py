@@ -76,7 +76,9 @@ def _while_infer(
     types: Types, bodies: Sequence[Graph], state: int, maximum_iterations: int | None
 ) -> tuple[TensorType, ...]:
     if len(bodies) != 2 or not 0 < state <= len(types):
-        raise ArgumentError("a loop has two bodies and at least one variable", got=f"{len(bodies)} bodies, {state} variables")
+        raise ArgumentError(
+            "a loop has two bodies and at least one variable", got=f"{len(bodies)} bodies, {state} variables"
+        )
     condition, body = bodies
     _check_parameters(condition, types, "loop condition")
     _check_parameters(body, types, "loop body")
@@ -85,7 +87,9 @@ def _while_infer(
     _check_predicate(condition.outputs[0].type, "the loop condition")
     if _output_types(body) != list(types[:state]):
         raise ShapeError(
-            "the loop body must give each variable in its own type", got=_output_types(body), expected=list(types[:state])
+            "the loop body must give each variable in its own type",
+            got=_output_types(body),
+            expected=list(types[:state]),
         )
     return tuple(types[:state])
 
@@ -98,9 +102,7 @@ def _while_gradient(b: Any, node: Node, *dys: Value | None) -> Sequence[Value | 
 
 
 @operator(bodies=True, public=False)
-def scan(
-    operands: Sequence[Tensor], state: int, sequences: int, length: Dim, reverse: bool = False
-) -> Tensor:
+def scan(operands: Sequence[Tensor], state: int, sequences: int, length: Dim, reverse: bool = False) -> Tensor:
     """A body run `length` times, from state to state; the results of all steps are stacked along a new first axis.
 
     Operands: `state` initial states, then `sequences` tensors whose slices along the first axis go to the steps, then values given
@@ -119,12 +121,16 @@ def _scan_infer(
     slices = []
     for type_ in types[state : state + sequences]:
         if type_.rank == 0 or definitely_differ(type_.shape[0], length):
-            raise ShapeError("a scanned tensor must have one slice for each step", got=type_, expected=f"{length} slices")
+            raise ShapeError(
+                "a scanned tensor must have one slice for each step", got=type_, expected=f"{length} slices"
+            )
         slices.append(TensorType(type_.dtype, type_.shape[1:]))
     _check_parameters(body, [*types[:state], *slices, *types[state + sequences :]], "scan body")
     results = _output_types(body)
     if results[:state] != list(types[:state]) or not results:
-        raise ShapeError("the scan body must give each state in its own type", got=results[:state], expected=list(types[:state]))
+        raise ShapeError(
+            "the scan body must give each state in its own type", got=results[:state], expected=list(types[:state])
+        )
     return (*types[:state], *(TensorType(type_.dtype, (length, *type_.shape)) for type_ in results[state:]))
 
 
@@ -152,12 +158,18 @@ class BodyBuilder(GraphBuilder):
         outside = self.outer.adopt(value)
         found = self.captures.get(outside)
         if found is None:
-            found = self.captures[outside] = self.placeholder(outside.type, f"captured_{outside.node.name}".replace("/", "_"))
+            found = self.captures[outside] = self.placeholder(
+                outside.type, f"captured_{outside.node.name}".replace("/", "_")
+            )
         return found
 
 
 def trace_body(
-    b: Builder, function: Callable[..., Any], types: Sequence[TensorType], name: str, value_type: type[Value] | None = None
+    b: Builder,
+    function: Callable[..., Any],
+    types: Sequence[TensorType],
+    name: str,
+    value_type: type[Value] | None = None,
 ) -> BodyBuilder:
     """Trace `function` of parameters of the given types; its results are the body's outputs."""
     graph = Graph(name, value_type or b.value_type)

@@ -129,7 +129,7 @@ arange.gradient(lambda b, node, dz: ())
 
 @arange.reference
 def _arange_reference(start: Any, stop: Any, step: Any, dtype: DType) -> Any:
-    places = np.arange(_arange_count(start, stop, step), dtype=np.int64).astype(dtype.numpy)
+    places = np.arange(int(str(_arange_count(start, stop, step))), dtype=np.int64).astype(dtype.numpy)
     return (dtype.numpy.type(start) + places * dtype.numpy.type(step)).astype(dtype.numpy)
 
 
@@ -181,6 +181,10 @@ def _eye_expand(b: Any, rows: int, columns: int | None, dtype: DType) -> Value:
 zeros.samples = ones.samples = [("", {"shape": (2, 3)}), ("", {"shape": (), "dtype": "int64"})]
 full.samples = [("", {"shape": (2, 3), "value": 2.5}), ("", {"shape": (0,), "value": 1, "dtype": "bool"})]
 full_like.samples = [("f32[3]", {"value": 2.5})]
-arange.samples = [("", {"start": 7}), ("", {"start": 1.0, "stop": 4.0, "step": 0.5}), ("", {"start": 5, "stop": 0, "step": -2})]
+arange.samples = [
+    ("", {"start": 7}),
+    ("", {"start": 1.0, "stop": 4.0, "step": 0.5}),
+    ("", {"start": 5, "stop": 0, "step": -2}),
+]
 linspace.samples = [("", {"start": 0.0, "stop": 1.0, "num": 5}), ("", {"start": 2.0, "stop": 2.0, "num": 1})]
 eye.samples = [("", {"rows": 3}), ("", {"rows": 2, "columns": 4, "dtype": "int32"})]

@@ -231,7 +231,10 @@ def _maximum_scalar(s: ScalarBuilder, x: Scalar, y: Scalar) -> Scalar:
     normalize=rules.refuse_bool,
 )
 def pow(x: Tensor, y: Tensor) -> Tensor:
-    """`x` to the power `y`. Of a negative `x` only integer powers exist, others are NaN. Integers wrap, and a negative integer power of an integer gives 0 unless `x` is 1 or -1."""
+    """`x` to the power `y`. Of a negative `x` only integer powers exist, others are NaN.
+
+    Integers wrap, and a negative integer power of an integer gives 0 unless `x` is 1 or -1.
+    """
 
 
 @pow.gradient

@@ -306,8 +306,7 @@ def _unslice_infer(x: TensorType, shape: Any, begin: Any, step: Any) -> TensorTy
 def _unslice_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
     a = node.attributes
     end = tuple(
-        first + dim * stride
-        for first, dim, stride in zip(a["begin"], node.inputs[0].shape, a["step"], strict=True)
+        first + dim * stride for first, dim, stride in zip(a["begin"], node.inputs[0].shape, a["step"], strict=True)
     )
     limits = zip(end, a["step"], node.output.shape, strict=True)
     clipped = tuple(_within(last, stride, dim) for last, stride, dim in limits)
@@ -417,7 +416,8 @@ def _concat_infer(*types: TensorType, axis: int) -> TensorType:
     total: Dim = 0
     for type_ in types:
         agrees = type_.rank == first.rank and all(
-            i == axis or not definitely_differ(a, b) for i, (a, b) in enumerate(zip(type_.shape, first.shape, strict=True))
+            i == axis or not definitely_differ(a, b)
+            for i, (a, b) in enumerate(zip(type_.shape, first.shape, strict=True))
         )
         if not agrees:
             raise ShapeError(

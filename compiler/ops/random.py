@@ -32,8 +32,10 @@ def _normalize(types: list[TensorType], attributes: dict[str, Any]) -> dict[str,
 def _flat_index(index: Any, shape: tuple[Dim, ...]) -> Any:
     flat: Any = 0
     for position, entry in enumerate(index):
-        flat = rules.index_add(rules.index_multiply(entry, product(shape[position + 1 :])), 0) if position == 0 else (
-            _sum(flat, rules.index_multiply(entry, product(shape[position + 1 :])))
+        flat = (
+            rules.index_add(rules.index_multiply(entry, product(shape[position + 1 :])), 0)
+            if position == 0
+            else (_sum(flat, rules.index_multiply(entry, product(shape[position + 1 :]))))
         )
     return flat
 
@@ -87,7 +89,13 @@ def _reference_uniform(words: list[Any], dtype: DType) -> Any:
 
 @operator(random=True, cost=60)
 def random_uniform(
-    state: Tensor, shape: Any, dtype: DType = float32, minval: float = 0, maxval: float = 1, seed: int = 0, stream: int = 0
+    state: Tensor,
+    shape: Any,
+    dtype: DType = float32,
+    minval: float = 0,
+    maxval: float = 1,
+    seed: int = 0,
+    stream: int = 0,
 ) -> Tensor:
     """Numbers drawn evenly from `minval` up to `maxval` (left out); integers for an integer type."""
 
@@ -104,9 +112,7 @@ random_uniform.gradient(lambda b, node, dz: (None,))
 
 
 @random_uniform.reference
-def _uniform_reference(
-    state: Any, shape: Any, dtype: DType, minval: Any, maxval: Any, seed: int, stream: int
-) -> Any:
+def _uniform_reference(state: Any, shape: Any, dtype: DType, minval: Any, maxval: Any, seed: int, stream: int) -> Any:
     words = _reference_words(state, shape, seed, stream)
     if dtype.is_float:
         unit = _reference_uniform(words, dtype)
@@ -140,7 +146,13 @@ def _uniform_lower(k: Any, node: Node, index: Any) -> Scalar:
 
 @operator(random=True, cost=160, ulp=None)
 def random_normal(
-    state: Tensor, shape: Any, dtype: DType = float32, mean: float = 0, stddev: float = 1, seed: int = 0, stream: int = 0
+    state: Tensor,
+    shape: Any,
+    dtype: DType = float32,
+    mean: float = 0,
+    stddev: float = 1,
+    seed: int = 0,
+    stream: int = 0,
 ) -> Tensor:
     """Normally distributed numbers (Box and Muller)."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pierian.compiler.dim import Dim, substitute, symbol
@@ -67,7 +67,7 @@ def _loads(kernel: Kernel) -> list[Scalar]:
     return [node for node in ir.postorder(s.value for s in kernel.body) if node.op == "load"]
 
 
-def rename_axes(root: Scalar, names: dict[str, Dim]) -> Scalar:
+def rename_axes(root: Scalar, names: Mapping[str, Dim]) -> Scalar:
     """The expression with axes replaced."""
     done: dict[Scalar, Scalar] = {}
     for node in ir.postorder([root]):

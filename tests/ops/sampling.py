@@ -6,13 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from pierian.compiler.dtype import as_dtype
 from pierian.compiler.errors import PierianError
 from pierian.compiler.graph.operator import Operator
 from pierian.compiler.ops.definition import all_operators
 from pierian.compiler.shape import TensorType
-from pierian.compiler.dtype import as_dtype
 
-NAMES = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "b": "bool", "u32": "float32", "u64": "float64"}
+NAMES = {
+    "f32": "float32",
+    "f64": "float64",
+    "i32": "int32",
+    "i64": "int64",
+    "b": "bool",
+    "u32": "float32",
+    "u64": "float64",
+}
 # Made by tests of their own: they need bodies, variables or feeds.
 STRUCTURAL = {"placeholder", "constant", "variable_read", "variable_assign", "cond", "while_loop", "scan"}
 

@@ -57,12 +57,18 @@ def test_native_equals_reference(case: Any) -> None:
         assert native.shape == wanted.shape == value.shape
         assert native.dtype == wanted.dtype == value.dtype.numpy
         if native.dtype.kind == "f":
-            np.testing.assert_allclose(native, wanted, rtol=tolerance(case[0], native.dtype), atol=tolerance(case[0], native.dtype))
+            np.testing.assert_allclose(
+                native, wanted, rtol=tolerance(case[0], native.dtype), atol=tolerance(case[0], native.dtype)
+            )
         else:
             np.testing.assert_array_equal(native, wanted)
 
 
-SYMBOLIC = [case for case in CASES if case[1] and not case[0].alias and case[0].name not in ("slice", "unslice", "broadcast_to", "tile")]
+SYMBOLIC = [
+    case
+    for case in CASES
+    if case[1] and not case[0].alias and case[0].name not in ("slice", "unslice", "broadcast_to", "tile")
+]
 
 
 @pytest.mark.parametrize("case", SYMBOLIC, ids=sampling.label)
@@ -73,13 +79,15 @@ def test_symbolic_sizes_give_the_same_bits_as_numpy_shapes(case: Any) -> None:
     for native, wanted in zip(found, expected, strict=True):
         assert native.shape == wanted.shape
         if native.dtype.kind == "f":
-            np.testing.assert_allclose(native, wanted, rtol=tolerance(case[0], native.dtype), atol=tolerance(case[0], native.dtype))
+            np.testing.assert_allclose(
+                native, wanted, rtol=tolerance(case[0], native.dtype), atol=tolerance(case[0], native.dtype)
+            )
         else:
             np.testing.assert_array_equal(native, wanted)
 
 
 def is_differentiable(case: Any) -> bool:
-    op, types, attributes = case
+    op, types, _ = case
     kinks = {"floor", "ceil", "trunc", "round", "sign", "floor_divide", "remainder", "stop_gradient", "prod"}
     return "64[" in types and "f64" in types + " " and op.name not in kinks and not op.random and "f64[0" not in types
 
@@ -91,7 +99,9 @@ GRADIENT_CASES = [
 ]
 # A cast to float32 is too coarse for finite differences, and the deviation of one element has no slope.
 UNSUITABLE = {("cast", "f64[7]"), ("std", "f64[]")}
-GRADIENT_CASES = [case for case in GRADIENT_CASES if is_differentiable(case) and (case[0].name, case[1]) not in UNSUITABLE]
+GRADIENT_CASES = [
+    case for case in GRADIENT_CASES if is_differentiable(case) and (case[0].name, case[1]) not in UNSUITABLE
+]
 
 
 def scalar_loss(builder: GraphBuilder, outputs: tuple[Value, ...]) -> Value | None:
@@ -146,7 +156,9 @@ def test_an_operator_added_at_run_time_needs_one_definition() -> None:
         """`x` cubed."""
 
     try:
-        cube_for_test.gradient(lambda b, node, dz: (b.multiply(dz, b.multiply(b.square(node.inputs[0]), b.constant_like(3, dz))),))
+        cube_for_test.gradient(
+            lambda b, node, dz: (b.multiply(dz, b.multiply(b.square(node.inputs[0]), b.constant_like(3, dz))),)
+        )
         cube_for_test.reference(lambda x: x * x * x)
         cube_for_test.scalar(lambda s, x: s.mul(s.mul(x, x), x))
         for case, attributes in sampling.derived(cube_for_test):

@@ -213,9 +213,7 @@ class _ContractionEmitter:
             return packed, i64(t.nr)
         name, indices = load_parts(self.rhs)
         buffer = self.frame.buffers[name]
-        at = Scope(
-            self.frame, scope, {r.k.name: place.start, r.n.name: w.add(place.first_column, column)}
-        )
+        at = Scope(self.frame, scope, {r.k.name: place.start, r.n.name: w.add(place.first_column, column)})
         known = address(buffer, indices).known
         direct = w.gep(self.frame.parameters.buffers[name], buffer.dtype.llvm, at.dim(known))
         full = w.cmp("icmp eq", columns_left, i64(t.nr))

@@ -1,0 +1,65 @@
+"""`pierian show FILE`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pierian.cli.main import load_graph
+
+
+@click.command("show")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--text/--no-text", default=True, help="Print the typed text.")
+@click.option("--table/--no-table", default=True, help="Print the table of operators and parameters.")
+@click.option("--locations/--no-locations", default=False, help="With the user's lines behind nodes.")
+def command(file: str, text: bool, table: bool, locations: bool) -> None:
+    """Print a graph FILE: its typed text, its parameters, and what each operator costs.
+
+    \b
+    Example:
+      pierian show model.pb --no-text
+    """
+    from pierian.compiler.graph.printer import print_graph
+
+    graph = load_graph(file)
+    if text:
+        click.echo(print_graph(graph, locations))
+    if table:
+        _tables(graph)
+
+
+def _tables(graph: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pierian.compiler.cost import bytes_of, flops
+
+    console = Console()
+    variables = Table(title="variables", title_justify="left")
+    for column in ("name", "type", "elements", "bytes", "trainable"):
+        variables.add_column(column, justify="right" if column in ("elements", "bytes") else "left")
+    for declaration in graph.variables.values():
+        size, total = declaration.type.size, bytes_of(declaration.type)
+        variables.add_row(
+            declaration.name, str(declaration.type), str(size), str(total), "yes" if declaration.trainable else ""
+        )
+    if graph.variables:
+        console.print(variables)
+    operators = Table(title="operators", title_justify="left")
+    for column in ("operator", "nodes", "flops", "result bytes"):
+        operators.add_column(column, justify="left" if column == "operator" else "right")
+    rows: dict[str, list[Any]] = {}
+    for node in graph.walk():
+        row = rows.setdefault(node.op.name, [0, 0, 0])
+        row[0] += 1
+        row[1] = flops(node) + row[1]
+        row[2] = sum((bytes_of(value.type) for value in node.outputs), row[2])
+    for name, row in sorted(rows.items(), key=lambda item: -item[1][0]):
+        operators.add_row(name, *map(str, row))
+    sums: list[Any] = [0, 0, 0]
+    for counts in rows.values():
+        sums = [one + more for one, more in zip(sums, counts, strict=True)]
+    operators.add_row("all", *map(str, sums), end_section=True)
+    console.print(operators)
