@@ -56,10 +56,7 @@ def test_loaded_graph_runs(tmp_path: Path) -> None:
     graph = sample()
     graph.save(tmp_path / "g.pb")
     feeds = {"x": np.ones((5, 4), np.float32), "labels": np.zeros(5, np.int64)}
-    results = [
-        tf.Session(g).run(["result" and g.outputs[1]], {k: v for k, v in feeds.items()})[0]
-        for g in (graph, tf.Graph.load(tmp_path / "g.pb"))
-    ]
+    results = [tf.Session(g).run(g.outputs[1], feeds) for g in (graph, tf.Graph.load(tmp_path / "g.pb"))]
     np.testing.assert_array_equal(results[0], results[1])
 
 
