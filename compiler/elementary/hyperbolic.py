@@ -45,10 +45,19 @@ def tanh(x: Scalar) -> Scalar:
 
 
 def sigmoid(x: Scalar) -> Scalar:
-    """1 / (1 + e^-x), computed from e^-|x| so that the small side keeps its precision."""
+    """1 / (1 + e^-x), computed from e = e^-|x| so that the small side keeps its precision.
+
+    The quotient by 1 + e is corrected by what was rounded off in the sum and in the division.
+    """
+    one = c(1.0, x)
     shrunk = exp(neg(absolute(x)))
-    numerator = ir.select(lt(x, c(0.0, x)), shrunk, c(1.0, x))
-    return div(numerator, add(shrunk, c(1.0, x)))
+    numerator = ir.select(lt(x, c(0.0, x)), shrunk, one)
+    total = add(one, shrunk)
+    lost = sub(shrunk, sub(total, one))
+    reciprocal = div(one, total)
+    quotient = mul(numerator, reciprocal)
+    left = ir.fma(neg(quotient), lost, ir.fma(neg(quotient), total, numerator))
+    return ir.fma(left, reciprocal, quotient)
 
 
 def copy_sign(magnitude: Scalar, sign: Scalar) -> Scalar:
