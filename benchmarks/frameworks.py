@@ -59,6 +59,8 @@ def jax_function(function: Callable[..., Any], inputs: dict[str, Any]) -> Callab
     import jax
     import jax.numpy as jnp
 
+    if any(array.dtype == np.float64 for array in inputs.values()):
+        jax.config.update("jax_enable_x64", True)  # else it computes in float32
     compiled = jax.jit(lambda arrays: function(jnp, **arrays))
     arrays = {name: jnp.asarray(array) for name, array in inputs.items()}
 

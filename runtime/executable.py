@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +27,10 @@ from pierian.runtime.threads import pool_address, thread_count
 
 Array = np.ndarray[Any, Any]
 ALIGNMENT = 64
+# Results from this many bytes on lie in memory that is used again.
+LARGE = 128 * 1024
+# Blocks of one size kept for this.
+KEPT = 8
 _LOADING = threading.Lock()
 
 
@@ -88,6 +94,8 @@ class Executable:
         table = [id(np.ndarray), *(id(type_.dtype.numpy) for type_ in self._input_types)]
         self._table = (ctypes.c_size_t * len(table))(*table)
         self._slots: list[_Slot] = []
+        self._memory = ResultMemory()
+        self._makers = [_maker(self._memory, shape, dtype) for shape, dtype in self._results]
         self._pool = -1
         self.run: Callable[[tuple[Any, ...]], list[Array] | None] = self._choose()
 
@@ -103,8 +111,7 @@ class Executable:
     def _run_static(self, inputs: tuple[Any, ...]) -> list[Array] | None:
         slot = self._take_slot()
         try:
-            empty = np.empty
-            results = [empty(shape, dtype) for shape, dtype in self._results]
+            results = [make() for make in self._makers]
             if not self._call(id(inputs), id(results), slot.frame_address):
                 return None
             return results
@@ -143,7 +150,9 @@ class Executable:
             slot.shapes = self._shapes(dims)
             slot.reserve(self._workspace_size(slot.dims_address, self.threads))
             slot.sized_for = dims
-        results = [np.empty(shape, dtype) for shape, (_, dtype) in zip(slot.shapes, self._results, strict=True)]
+        results = [
+            self._memory.array(shape, dtype) for shape, (_, dtype) in zip(slot.shapes, self._results, strict=True)
+        ]
         slot.outputs[: len(results)] = [array.ctypes.data for array in results]
         self._run_function(
             self._pool, slot.inputs_address, slot.outputs_address, self._constant_address, slot.dims_address,
@@ -178,6 +187,39 @@ class Executable:
             slot.sized_for = tuple(slot.dims)
         slot.set_frame(self._pool, self._constant_address, ctypes.addressof(self._table))
         return slot
+
+
+def _maker(memory: ResultMemory, shape: Any, dtype: Any) -> Callable[[], Array]:
+    """What makes a result of fixed size: small ones are plain new arrays."""
+    if not all(isinstance(dim, int) for dim in shape):
+        return lambda: np.empty((), dtype)
+    if math.prod(shape) * dtype.itemsize < LARGE:
+        return functools.partial(np.empty, shape, dtype)
+    return functools.partial(memory.array, shape, dtype)
+
+
+class ResultMemory:
+    """Arrays for results. The memory of large ones is used again once nobody holds a result in it any more: fresh pages
+    from the system cost more than computing them."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, list[Array]] = {}
+
+    def array(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A new array, not initialized."""
+        size = math.prod(shape) * dtype.itemsize
+        if size < LARGE:
+            return np.empty(shape, dtype)
+        blocks = self._blocks.setdefault(size, [])
+        for position in range(len(blocks)):
+            # The list and the argument of getrefcount hold a block nobody uses; a result in it is one more.
+            if sys.getrefcount(blocks[position]) == 2:
+                return blocks[position].view(dtype).reshape(shape)
+        block = np.empty(size, np.uint8)
+        blocks.append(block)
+        if len(blocks) > KEPT:
+            del blocks[0]
+        return block.view(dtype).reshape(shape)
 
 
 class _Slot:

@@ -76,11 +76,12 @@ def choose_plan(kernel: Kernel, target: Target) -> Plan:
     inner = _last_inner(kernel)
     outer = kernel.axes[-1].name if kernel.axes else ""
     names = {axis.name for statement in kernel.body for axis in statement.axes[-1:]}
-    along_rows = sum(_steps_of_one(kernel, name) for name in names)
-    along_columns = _steps_of_one(kernel, outer) if outer else 0
+    along_rows = sum(_loads_of_step_one(kernel, name) for name in names)
+    along_columns = _loads_of_step_one(kernel, outer) if outer else 0
     reduces_only = all(isinstance(s, Reduce) or not s.axes for s in kernel.body)
     if outer and reduces_only and along_columns > along_rows and inner:
-        return Plan("columns", outer, lanes, 4 if work < 24 else 2)
+        # Long stretches of each row keep the hardware's prefetching busy.
+        return Plan("columns", outer, lanes, 16 if work < 6 else 4 if work < 24 else 2)
     return Plan("rows", "", lanes, 4)
 
 
@@ -112,6 +113,13 @@ def _accesses(kernel: Kernel) -> list[tuple[Dim, int]]:
 
 def _steps_of_one(kernel: Kernel, axis: str) -> int:
     return sum(weight for expression, weight in _accesses(kernel) if step(expression, axis) == 1)
+
+
+def _loads_of_step_one(kernel: Kernel, axis: str) -> int:
+    """How many loads are consecutive along an axis."""
+    buffers = {buffer.name: buffer for buffer in kernel.buffers}
+    loads = [load_parts(node) for node in ir.postorder(s.value for s in kernel.body) if node.op == "load"]
+    return sum(step(address(buffers[name], indices).known, axis) == 1 for name, indices in loads)
 
 
 def _contiguous_axis(kernel: Kernel, names: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ from pierian.compiler.schedule.contraction import Roles, Tiling, choose_tiling, 
 from pierian.compiler.target.features import Target
 
 # Rows up to which rhs is read in place; products with more rows pay for packing it.
-FEW_ROWS = 28
+FEW_ROWS = 48
 # Multiplications below which a product stays on the calling thread.
 SMALL_WORK = 1 << 18
 
