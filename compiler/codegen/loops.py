@@ -61,7 +61,7 @@ def emit_loop(kernel: Kernel, name: str, target: Target) -> KernelCode:
     body = tuple(replace(s, value=value) for s, value in zip(kernel.body, values, strict=True))
     kernel = replace(kernel, body=body)
     plan = choose_plan(kernel, target)
-    return _LoopEmitter(_vector_axis_last(kernel, plan), name, plan).emit()
+    return _LoopEmitter(_vector_axis_last(kernel, plan), name, plan, target.isa).emit()
 
 
 def choose_plan(kernel: Kernel, target: Target) -> Plan:
@@ -75,11 +75,9 @@ def choose_plan(kernel: Kernel, target: Target) -> Plan:
         return Plan("pointwise", axis, lanes, unroll, _streams(kernel))
     inner = _last_inner(kernel)
     outer = kernel.axes[-1].name if kernel.axes else ""
-    names = {axis.name for statement in kernel.body for axis in statement.axes[-1:]}
-    along_rows = sum(_loads_of_step_one(kernel, name) for name in names)
-    along_columns = _loads_of_step_one(kernel, outer) if outer else 0
+    names = [axis.name for statement in kernel.body for axis in statement.axes[-1:]]
     reduces_only = all(isinstance(s, Reduce) or not s.axes for s in kernel.body)
-    if outer and reduces_only and along_columns > along_rows and inner:
+    if outer and reduces_only and inner and _fitness(kernel, [outer]) > _fitness(kernel, names):
         # Long stretches of each row keep the hardware's prefetching busy.
         return Plan("columns", outer, lanes, 16 if work < 6 else 4 if work < 24 else 2)
     return Plan("rows", "", lanes, 4)
@@ -115,11 +113,12 @@ def _steps_of_one(kernel: Kernel, axis: str) -> int:
     return sum(weight for expression, weight in _accesses(kernel) if step(expression, axis) == 1)
 
 
-def _loads_of_step_one(kernel: Kernel, axis: str) -> int:
-    """How many loads are consecutive along an axis."""
+def _fitness(kernel: Kernel, axes: Sequence[str]) -> tuple[int, int]:
+    """How well lanes along these axes suit the loads: first few that would gather, then many consecutive ones."""
     buffers = {buffer.name: buffer for buffer in kernel.buffers}
     loads = [load_parts(node) for node in ir.postorder(s.value for s in kernel.body) if node.op == "load"]
-    return sum(step(address(buffers[name], indices).known, axis) == 1 for name, indices in loads)
+    steps = [step(address(buffers[name], indices).known, axis) for name, indices in loads for axis in set(axes)]
+    return -sum(one not in (0, 1) for one in steps), sum(one == 1 for one in steps)
 
 
 def _contiguous_axis(kernel: Kernel, names: Sequence[str]) -> str:
@@ -138,8 +137,9 @@ def _vector_axis_last(kernel: Kernel, plan: Plan) -> Kernel:
 
 
 class _LoopEmitter:
-    def __init__(self, kernel: Kernel, name: str, plan: Plan) -> None:
+    def __init__(self, kernel: Kernel, name: str, plan: Plan, isa: str) -> None:
         self.kernel = kernel
+        self.isa = isa
         self.name = name
         self.plan = plan
         self.dependencies = Dependencies()
@@ -166,7 +166,7 @@ class _LoopEmitter:
 
     def _function(self, suffix: str, write: Callable[[FunctionWriter, Frame], None], lanes: int) -> str:
         name = f"{self.name}_{suffix}"
-        writer = FunctionWriter(name, "void", PHASE_PARAMETERS)
+        writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=self.isa)
         write(writer, Frame(writer, self.kernel, lanes, self.dependencies))
         writer.ret()
         self.texts.append(writer.finish())
@@ -345,7 +345,6 @@ class _LoopEmitter:
 
     def _emit_rows(self) -> Phase:
         kernel = self.kernel
-        row = product([axis.extent for statement in kernel.body if statement.axes for axis in statement.axes[:8]][:4])
         row = product([axis.extent for axis in next(s.axes for s in kernel.body if s.axes)])
         points = product([axis.extent for axis in kernel.axes])
         per_task = floordiv(GRAIN, maximum(row, 1)) + 1

@@ -40,6 +40,8 @@ def emit_scalar(writer: FunctionWriter, node: Scalar, args: list[Value]) -> Valu
         return writer.cast("bitcast", x, like(x.type, register_type(node.dtype)))
     if op == "mulhi_u32":
         return _mulhi(writer, x, args[1])
+    if op == "ldexp":
+        return _scale(writer, node.dtype, x, args[1])
     if len(args) == 1:
         return _unary(writer, op, node.dtype, x)
     if len(args) == 2:
@@ -128,17 +130,42 @@ def convert(writer: FunctionWriter, x: Value, source: DType, target: DType) -> V
     if source.is_float and target.is_float:
         return writer.cast("fpext" if target.bits > source.bits else "fptrunc", x, type_)
     if source.is_float:
-        suffix = f"{_short(type_)}.{_short(x.type)}"
-        return writer.call(f"llvm.fptosi.sat.{suffix}", type_, [x])
+        return _to_integer(writer, x, type_, target.bits)
     if target.is_float:
         return writer.cast("sitofp", x, type_)
     return writer.cast("sext" if target.bits > source.bits else "trunc", x, type_)
 
 
-def _short(type_: str) -> str:
-    element = {"float": "f32", "double": "f64"}.get(element_of(type_), element_of(type_))
-    lanes = lanes_of(type_)
-    return element if lanes == 1 else f"v{lanes}{element}"
+def _to_integer(writer: FunctionWriter, x: Value, type_: str, bits: int) -> Value:
+    """Truncation that saturates, NaN to 0. LLVM's own saturating conversion goes lane by lane on most machines."""
+    limit = float(1 << (bits - 1))
+    zero = _like(0.0, x)
+    above = writer.cmp("fcmp oge", x, _like(limit, x))
+    below = writer.cmp("fcmp olt", x, _like(-limit, x))
+    inside = writer.select(writer.cmp("fcmp uno", x, x), zero, x)
+    inside = writer.select(below, _like(-limit, x), writer.select(above, zero, inside))
+    result = writer.cast("fptosi", inside, type_)
+    return writer.select(above, _like((1 << (bits - 1)) - 1, result), result)
+
+
+def _scale(writer: FunctionWriter, dtype: DType, x: Value, n: Value) -> Value:
+    """x * 2^n: one instruction where there is one, else two multiplications by halves of the power, the first exact."""
+    width = lanes_of(x.type) * dtype.bits
+    if writer.isa == "avx512" and width in (128, 256, 512):
+        name = f"llvm.x86.avx512.mask.scalef.p{'s' if dtype.bits == 32 else 'd'}.{width}"
+        mask = "i16" if lanes_of(x.type) == 16 else "i8"
+        rounding = [Value("4", "i32")] if width == 512 else []  # as the control register says
+        return writer.call(name, x.type, [x, n, Value("zeroinitializer", x.type), Value("-1", mask), *rounding])
+    # Where n is NaN so is x: any integer will do, but it must be one.
+    whole = writer.cast("fptosi", n, like(x.type, f"i{dtype.bits}"))
+    whole = writer.emit(f"freeze {whole}", whole.type)
+    half = writer.op("ashr", whole, _like(1, whole))
+    mantissa, bias = (23, 127) if dtype.bits == 32 else (52, 1023)
+    for part in (half, writer.op("sub", whole, half)):
+        biased = writer.op("add", part, _like(bias, part))
+        power = writer.cast("bitcast", writer.op("shl", biased, _like(mantissa, part)), x.type)
+        x = writer.op("fmul", x, power)
+    return x
 
 
 def _like(value: int | float, x: Value) -> Value:

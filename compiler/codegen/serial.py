@@ -31,7 +31,7 @@ def emit_serial(kernel: Kernel, name: str, target: Target) -> KernelCode:
     kernel = replace(kernel, body=(store,))
     bits = max((b.dtype.bits for b in kernel.buffers if b.dtype.is_float), default=32)
     lanes = target.lanes(bits) if store.axes else 1
-    writer = FunctionWriter(f"{name}_f", "void", PHASE_PARAMETERS)
+    writer = FunctionWriter(f"{name}_f", "void", PHASE_PARAMETERS, isa=target.isa)
     frame = Frame(writer, kernel, lanes, Dependencies())
     _Walk(frame, store).write()
     writer.ret()

@@ -75,8 +75,10 @@ class FunctionWriter:
         parameters: Sequence[tuple[str, str]],
         linkage: str = "internal ",
         attributes: str = "nounwind",
+        isa: str = "",
     ) -> None:
         self.name = name
+        self.isa = isa
         self.parameters = {key: Value(f"%{key}", type_) for key, type_ in parameters}
         self.declarations: set[str] = set()
         self._header = (

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pierian.compiler.dtype import DType, float32
+from pierian.compiler.dtype import float32
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.scalar import Scalar
 
 Pair = tuple[Scalar, Scalar]  # an unevaluated sum, the second much smaller
 
 MANTISSA = {"float32": 23, "float64": 52}
-BIAS = {"float32": 127, "float64": 1023}
 
 
 def c(value: float, like: Scalar) -> Scalar:
@@ -94,19 +93,6 @@ def integer(x: Scalar, value: int) -> Scalar:
 def bits(x: Scalar) -> Scalar:
     """The bits of a float as an integer."""
     return ir.bitcast(x, ir.integer_of(x.dtype))
-
-
-def power_of_two(n: Scalar, dtype: DType) -> Scalar:
-    """2^n for an integer expression n within the exponents of normal numbers."""
-    biased = ir.binary("add", n, ir.const(BIAS[dtype.name], n.dtype))
-    return ir.bitcast(ir.binary("shl", biased, ir.const(MANTISSA[dtype.name], n.dtype)), dtype)
-
-
-def scale(x: Scalar, n: Scalar) -> Scalar:
-    """x * 2^n in two steps, right where the result overflows or is denormal (n within twice the normal range)."""
-    half = ir.binary("ashr", n, ir.const(1, n.dtype))
-    rest = ir.binary("sub", n, half)
-    return mul(mul(x, power_of_two(half, x.dtype)), power_of_two(rest, x.dtype))
 
 
 def two_sum(x: Scalar, y: Scalar) -> Pair:

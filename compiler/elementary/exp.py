@@ -7,6 +7,7 @@ polynomials are Chebyshev fits on |r| <= 0.34661; relative error of the fit belo
 from __future__ import annotations
 
 from pierian.compiler.elementary.arithmetic import (
+    MANTISSA,
     Pair,
     add,
     c,
@@ -14,11 +15,8 @@ from pierian.compiler.elementary.arithmetic import (
     clamp_below,
     is_single,
     mul,
-    neg,
     pairwise_polynomial,
     polynomial,
-    power_of_two,
-    scale,
     sub,
 )  # fmt: skip
 from pierian.compiler.kernel import scalar as ir
@@ -42,7 +40,9 @@ RANGE2 = {"float32": (-151.0, 129.0), "float64": (-1076.0, 1025.0)}
 def reduce(x: Scalar) -> Pair:
     """n as a float and r of x = n ln 2 + r."""
     high, low = LN2_32 if is_single(x) else LN2_64
-    n = ir.unary("round", mul(x, c(LOG2E, x)))
+    # Adding 1.5 times the unit of the mantissa's last place rounds to an integer, in the same step as the product.
+    unit = c(1.5 * 2.0 ** MANTISSA[x.dtype.name], x)
+    n = sub(ir.fma(x, c(LOG2E, x), unit), unit)
     r = ir.fma(n, c(-high, x), x)
     return n, ir.fma(n, c(-low, x), r)
 
@@ -57,13 +57,13 @@ def exp(x: Scalar) -> Scalar:
     """e^x."""
     low, high = RANGE[x.dtype.name]
     n, r = reduce(clamp_below(clamp_above(x, high), low))
-    return scale(add(minus_one(r), c(1.0, x)), ir.convert(n, ir.integer_of(x.dtype)))
+    return ir.ldexp(add(minus_one(r), c(1.0, x)), n)
 
 
 def exp_moderate(x: Scalar) -> Scalar:
-    """e^x for arguments whose result is a normal number; a few operations fewer."""
+    """e^x for arguments within `RANGE`; two operations fewer."""
     n, r = reduce(x)
-    return mul(add(minus_one(r), c(1.0, x)), power_of_two(ir.convert(n, ir.integer_of(x.dtype)), x.dtype))
+    return ir.ldexp(add(minus_one(r), c(1.0, x)), n)
 
 
 def exp2(x: Scalar) -> Scalar:
@@ -72,24 +72,17 @@ def exp2(x: Scalar) -> Scalar:
     x = clamp_below(clamp_above(x, high), low)
     n = ir.unary("round", x)
     r = mul(sub(x, n), c(0.6931471805599453, x))
-    return scale(add(minus_one(r), c(1.0, x)), ir.convert(n, ir.integer_of(x.dtype)))
+    return ir.ldexp(add(minus_one(r), c(1.0, x)), n)
 
 
 def expm1(x: Scalar) -> Scalar:
     """e^x - 1 without cancellation: 2^n (e^r - 1) + (2^n - 1), halved on the way so that 2^n does not overflow."""
     low, high = (-30.0, 89.0) if is_single(x) else (-60.0, 710.0)
     n, r = reduce(clamp_below(clamp_above(x, high), low))
-    half = power_of_two(ir.binary("sub", ir.convert(n, ir.integer_of(x.dtype)), _one_like(x)), x.dtype)
+    half = ir.ldexp(c(0.5, x), n)
     p = minus_one(r)
     scaled = ir.fma(half, p, sub(half, c(0.5, x)))
     result = add(scaled, scaled)
     # x itself where it is so small that the result is x: keeps the sign of zero.
     tiny = ir.compare("lt", ir.unary("abs", x), c(1e-10 if is_single(x) else 1e-20, x))
     return ir.select(tiny, x, result)
-
-
-def _one_like(x: Scalar) -> Scalar:
-    return ir.const(1, ir.integer_of(x.dtype))
-
-
-__all__ = ["exp", "exp2", "exp_moderate", "expm1", "neg", "reduce"]

@@ -31,7 +31,9 @@ CASTS = ("convert", "bitcast")  # result type is the expression's; bitcast keeps
 LEAVES = ("const", "dim", "load", "reduced")
 # const: attribute is a Python bool/int/float. dim: attribute is a Dim (axes allowed), type int64.
 # load: attribute is (buffer name, indices). reduced: attribute is the name of a Reduce earlier in the kernel.
-HIGH = ("mulhi_u32",)  # int32 x int32: the upper 32 bits of the unsigned product
+HIGH = ("mulhi_u32", "ldexp")
+# mulhi_u32: int32 x int32, the upper 32 bits of the unsigned product.
+# ldexp: x * 2^n for an integral float n within twice the range of normal exponents; rounded once.
 ELEMENTARY = (
     "exp", "exp2", "expm1", "log", "log1p", "log2", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "rsqrt",
 )  # fmt: skip
@@ -125,6 +127,10 @@ def select(condition: Scalar, x: Scalar, y: Scalar) -> Scalar:
 
 def fma(x: Scalar, y: Scalar, z: Scalar) -> Scalar:
     return scalar("fma", x.dtype, (x, y, z))
+
+
+def ldexp(x: Scalar, n: Scalar) -> Scalar:
+    return scalar("ldexp", x.dtype, (x, n))
 
 
 def convert(x: Scalar, dtype: DType) -> Scalar:

@@ -37,11 +37,12 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
     roles = classify(kernel)
     if roles.m.extent == 1 or roles.n.extent == 1:
         return emit_loop(replace(kernel, kind="loop"), name, target)  # bound by memory: a row kernel is right
-    return _ContractionEmitter(kernel, name, roles, choose_tiling(roles, target)).emit()
+    return _ContractionEmitter(kernel, name, roles, choose_tiling(roles, target), target.isa).emit()
 
 
 class _ContractionEmitter:
-    def __init__(self, kernel: Kernel, name: str, roles: Roles, tiling: Tiling) -> None:
+    def __init__(self, kernel: Kernel, name: str, roles: Roles, tiling: Tiling, isa: str) -> None:
+        self.isa = isa
         values = expand([statement.value for statement in kernel.body])
         body = tuple(replace(s, value=value) for s, value in zip(kernel.body, values, strict=True))
         self.kernel = replace(kernel, body=body)
@@ -69,7 +70,7 @@ class _ContractionEmitter:
 
     def emit(self) -> KernelCode:
         micro = emit_microkernel(f"{self.name}_micro", self.dtype, self.tiling, self.row_step, self.depth_step)
-        writer = FunctionWriter(f"{self.name}_f", "void", PHASE_PARAMETERS)
+        writer = FunctionWriter(f"{self.name}_f", "void", PHASE_PARAMETERS, isa=self.isa)
         frame = Frame(writer, self.kernel, self.tiling.lanes, Dependencies())
         self.writer, self.frame = writer, frame
         self._tasks(Scope(frame))
