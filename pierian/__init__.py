@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pierian.tensor import Tensor as Tensor
     from pierian.variable import Variable as Variable
 
+newaxis = None
+
 # Where names come from that are not operators.
 _HOMES = {
     "pierian.tensor": ("Tensor",),
@@ -41,7 +43,7 @@ _HOMES = {
         "LoweringError", "PierianError", "ShapeError",
     ),
 }  # fmt: skip
-_MODULES = ("keras", "losses", "nn", "optimizers", "random", "compiler", "runtime", "proto", "compat")
+_MODULES = ("keras", "losses", "nn", "optimizers", "random", "compiler", "runtime", "proto")
 
 # TensorFlow's names of operators.
 _ALIASES = {
@@ -49,8 +51,8 @@ _ALIASES = {
     "reduce_any": "any", "reduce_all": "all", "reduce_logsumexp": "logsumexp", "reduce_variance": "var",
     "reduce_std": "std", "mul": "multiply", "sub": "subtract", "div": "divide", "truediv": "divide",
     "floordiv": "floor_divide", "mod": "remainder", "neg": "negative", "power": "pow", "transpose": "permute_dims",
-    "astype": "cast", "take": "gather", "clip_by_value": "clip", "bool": "bool_", "not_equal": "not_equal",
-    "tensordot": "vecdot", "reverse": "flip",
+    "astype": "cast", "take": "gather", "clip_by_value": "clip", "bool": "bool_",
+    "reverse": "flip",
 }  # fmt: skip
 
 _BY_NAME = {name: home for home, names in _HOMES.items() for name in names}
@@ -69,8 +71,6 @@ def _find(name: str) -> Any:
         return importlib.import_module("pierian.compiler.version").VERSION
     if name.startswith("__"):
         return None
-    if name == "newaxis":
-        return Ellipsis if name == "ellipsis" else None
     if name == "math":
         return importlib.import_module("pierian")
     if name in ("bool", "bool_"):

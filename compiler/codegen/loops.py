@@ -32,6 +32,8 @@ GRAIN = 16384
 BLOCK = 32768
 # Outer points below which a long reduction is cut into blocks.
 FEW_OUTER = 16
+# Rows that a walk over columns asks for ahead: each row may lie in a page of its own, where hardware does not look ahead.
+AHEAD = 12
 # Results larger than this many bytes are written around the caches.
 STREAM_BYTES = 24 * 1024 * 1024
 
@@ -299,6 +301,8 @@ class _LoopEmitter:
         def nest(depth: int, inside: list[Scope], carried: list[Value]) -> list[Value]:
             axes = [reduce.axes[depth] for reduce in reduces] if depth < len(reduces[0].axes) else []
             if not axes:
+                for scope in inside:
+                    scope.prefetch([r.value for r in reduces], {r.axes[-1].name for r in reduces}, AHEAD)
                 return self._advance_all(inside, reduces, carried)
             low, high = (i64(0), outer.dim(axes[0].extent)) if depth or span is None else span
             with writer.loop(low, high, 1, carried) as loop:

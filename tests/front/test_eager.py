@@ -1,0 +1,139 @@
+"""Eager results, tapes, traced functions; what importing costs."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import pierian as tf
+from pierian.compiler.errors import PierianError, ShapeError
+
+
+def test_eager_values_look_like_numbers() -> None:
+    x = tf.constant([[1.0, 2.0], [3.0, 4.0]])
+    y = x @ x + 1.0
+    assert y.numpy().tolist() == [[8.0, 11.0], [16.0, 23.0]]
+    assert float(tf.sum(y)) == 58.0 and int(tf.argmax(tf.constant([1, 9, 3]))) == 1
+    assert "shape=(2, 2)" in repr(y) and "float32" in repr(y)
+    assert x[tf.newaxis, 0].shape == (1, 2)
+
+
+def test_an_error_names_the_users_line_and_both_shapes() -> None:
+    with pytest.raises(ShapeError) as caught:
+        tf.constant([1.0, 2.0]) + tf.constant([1.0, 2.0, 3.0])
+    text = str(caught.value)
+    assert "test_eager.py" in text and "[2]" in text and "[3]" in text
+
+
+def test_memory_stays_flat_over_many_turns() -> None:
+    """100,000 turns of an eager loop with a gradient step: what is kept is bounded."""
+    w = tf.Variable(1.0)
+    x = tf.constant(0.5)
+
+    def turns(count: int) -> None:
+        for _ in range(count):
+            y = x * w + 1.0
+        w.assign(y * 0.5)
+
+    turns(2000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(50):
+        turns(2000)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 8 * 1024, f"{grown} KiB more after 100,000 turns"
+
+
+def test_a_long_chain_without_reading_a_value() -> None:
+    x = tf.constant(0.0)
+    for _ in range(5000):
+        x = x + 1.0
+    assert float(x) == 5000.0
+
+
+def test_tapes_nest_and_persist() -> None:
+    x = tf.constant(3.0)
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape(persistent=True) as inner:
+            inner.watch(x)
+            y = x * x * x
+            z = y * y
+        dy = inner.gradient(y, x)
+        dz = inner.gradient(z, x)
+    assert float(dy) == 27.0 and float(dz) == 6 * 3.0**5
+    assert float(outer.gradient(dy, x)) == 18.0
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = x * 2.0
+    tape.gradient(y, x)
+    with pytest.raises((PierianError, RuntimeError)):
+        tape.gradient(y, x)
+
+
+def test_a_function_is_traced_once_for_a_signature() -> None:
+    seen = []
+
+    @tf.function
+    def f(a: tf.Tensor, scale: float) -> tf.Tensor:
+        seen.append(a.shape)
+        return tf.sum(a * scale)
+
+    for _ in range(3):
+        assert float(f(tf.constant([1.0, 2.0]), 2.0)) == 6.0
+    assert len(seen) == 1
+    assert float(f(tf.constant([1.0, 2.0]), 3.0)) == 9.0 and len(seen) == 2
+
+
+def test_an_open_size_is_one_trace() -> None:
+    seen = []
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+    def f(a: tf.Tensor) -> tf.Tensor:
+        seen.append(a.shape)
+        return tf.mean(a)
+
+    for n in (1, 5, 100):
+        assert float(f(tf.constant(np.ones(n, np.float32)))) == 1.0
+    assert len(seen) == 1
+
+
+def test_importing_loads_little() -> None:
+    script = (
+        "import sys, json, time; import numpy; before = set(sys.modules); start = time.perf_counter(); import pierian;"
+        "print(json.dumps([time.perf_counter() - start, sorted(set(sys.modules) - before)]))"
+    )
+    seconds, modules = json.loads(subprocess.check_output([sys.executable, "-c", script], text=True))
+    assert not {"llvmlite", "click", "rich", "safetensors", "google.protobuf"} & set(modules)
+    assert seconds < 5  # the budget of 0.25 s is measured by benchmarks/cold_start.py
+
+
+def test_a_run_calls_python_as_often_for_any_number_of_nodes() -> None:
+    """Nodes run in native code: a longer graph makes no more Python calls, and NumPy's functions are not among them."""
+    calls = []
+    for length in (1, 200):
+        graph = tf.Graph()
+        with graph.as_default():
+            x = tf.placeholder(tf.float32, ["n", 4], name="x")
+            y = x
+            for k in range(length):
+                y = tf.softmax(tf.tanh(y) * float(k) + 1.0, axis=-1) if k % 3 else tf.matmul(y, tf.ones([4, 4]))
+        with tf.Session(graph) as session:
+            run = session.make_callable(y, [x])
+            array = np.ones((3, 4), np.float32)
+            run(array)
+            seen: list[str] = []
+
+            def note(frame: object, event: str, arg: object, seen: list[str] = seen) -> None:
+                if event in ("call", "c_call"):
+                    seen.append(getattr(arg, "__name__", event))
+
+            sys.setprofile(note)
+            run(array)
+            sys.setprofile(None)
+            calls.append(len(seen))
+    assert calls[0] == calls[1] < 60
