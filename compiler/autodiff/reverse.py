@@ -53,22 +53,17 @@ def gradients(
             raise GradientError("a starting gradient must be like its y", got=start.type, expected=y.type)
         _accumulate(b, totals, y, start)
     targets = set(xs)
+    stopped: list[tuple[Node, Value]] = []
     for node in reversed(order):
-        _step(b, node, totals, reaching, targets)
-    return [_result(b, x, totals.get(x), ys, unconnected, producer) for x in xs]
-
-
-def _result(
-    b: Any, x: Value, gradient: Value | None, ys: Sequence[Value], unconnected: str, producer: Producer
-) -> Value | None:
-    if gradient is not None or unconnected == "none":
-        return gradient
-    if unconnected == "zero":
-        return b.zeros_like(x)
-    raise GradientError(
-        f"no gradient reaches {x.name!r}", location=x.node.location, got=explain_unconnected(ys, x, producer),
-        advice='ask for zeros with unconnected="zero"',
-    )  # fmt: skip
+        _step(b, node, totals, reaching, targets, stopped)
+    missing = [x for x in xs if x not in totals]
+    if missing and unconnected == "error":
+        raise GradientError(
+            f"no gradient reaches {missing[0].name!r}", location=missing[0].node.location,
+            got=explain_unconnected(ys, missing[0], producer, stopped),
+            advice='ask for zeros with unconnected="zero"',
+        )  # fmt: skip
+    return [b.zeros_like(x) if x not in totals and unconnected == "zero" else totals.get(x) for x in xs]
 
 
 def _reachable(ys: Sequence[Value], xs: Sequence[Value], producer: Producer) -> tuple[list[Node], set[Value]]:
@@ -99,8 +94,15 @@ def _reachable(ys: Sequence[Value], xs: Sequence[Value], producer: Producer) -> 
     return order, reaching
 
 
-def _step(b: Any, node: Node, totals: dict[Value, Value], reaching: set[Value], targets: set[Value]) -> None:
-    """Pass the gradients of a node's outputs on to its inputs."""
+def _step(
+    b: Any,
+    node: Node,
+    totals: dict[Value, Value],
+    reaching: set[Value],
+    targets: set[Value],
+    stopped: list[tuple[Node, Value]],
+) -> None:
+    """Pass the gradients of a node's outputs on to its inputs; note in `stopped` where it passes none."""
     if not any(value in totals for value in node.outputs) or not any(value in reaching for value in node.inputs):
         return
     incoming = []
@@ -120,6 +122,8 @@ def _step(b: Any, node: Node, totals: dict[Value, Value], reaching: set[Value], 
         for value, gradient in zip(node.inputs, _gradients_of(b, node, incoming, reaching), strict=True):
             if gradient is not None and value in reaching and value.dtype.is_float:
                 _accumulate(b, totals, value, gradient)
+            elif value in reaching:
+                stopped.append((node, value))
     finally:
         b.location = before
 

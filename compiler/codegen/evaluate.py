@@ -23,7 +23,7 @@ from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64
 from pierian.compiler.dim import Dim, Symbolic, symbols
 from pierian.compiler.dtype import DType
 from pierian.compiler.kernel.nodes import Buffer, Kernel
-from pierian.compiler.kernel.scalar import Index, Scalar, children, load_parts, postorder
+from pierian.compiler.kernel.scalar import Index, Scalar, children, load_parts
 
 
 class Dependencies:
@@ -181,27 +181,6 @@ class Scope:
                 stack.extend(children(node))
             elif all(name.startswith("=") or name in self.values for name in needed):
                 self.vector(node) if self.vector_axes else self.get(node)
-
-    def prefetch(self, roots: Iterable[Scalar], axes: Iterable[str], distance: int) -> None:
-        """Ask for what consecutive loads will read `distance` steps of `axes` from here."""
-        if self.frame.lanes == 1 or self.mask is not None:
-            return
-        for node in postorder(roots):
-            if node.op != "load":
-                continue
-            name, indices = load_parts(node)
-            buffer = self.frame.buffers[name]
-            where = address(buffer, indices)
-            strides = [step(where.known, axis) for axis in axes]
-            strides = [one for one in strides if one != 0]
-            varying = symbols(where.known) & self.vector_axes
-            if where.computed or not varying or len(strides) != 1 or strides[0] is None:
-                continue
-            if not self._is_linear(where.known, varying) or self._lane_step(where.known, varying).text != "1":
-                continue
-            offset = self.writer.add(self.dim(where.known), self.dim(strides[0] * distance))
-            pointer = self.writer.gep(self.frame.parameters.buffers[name], buffer.dtype.llvm, offset)
-            self.writer.prefetch(pointer)
 
     def _lookup(self, node: Scalar) -> Value | None:
         if node.op == "const":

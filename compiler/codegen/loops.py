@@ -21,7 +21,7 @@ from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.elementary import expand
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Statement, Store
-from pierian.compiler.kernel.scalar import Scalar, load_parts
+from pierian.compiler.kernel.scalar import load_parts
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.rows import cost, groups, keep_rows
 from pierian.compiler.target.features import Target
@@ -32,8 +32,10 @@ GRAIN = 16384
 BLOCK = 32768
 # Outer points below which a long reduction is cut into blocks.
 FEW_OUTER = 16
-# Rows that a walk over columns asks for ahead: each row may lie in a page of its own, where hardware does not look ahead.
-AHEAD = 12
+# Long rows are read ROWS at a time in stripes of so many columns, sums waiting in the first cache: memory is fastest when few
+# streams run far.
+ROWS = 8
+STRIPE = 2048
 # Results larger than this many bytes are written around the caches.
 STREAM_BYTES = 24 * 1024 * 1024
 
@@ -204,7 +206,9 @@ class _LoopEmitter:
         last = kernel.axes[-1]
         before = kernel.axes[:-1]
         inner = product([axis.extent for statement in kernel.body[:1] for axis in statement.axes])
-        if plan.kind == "columns":
+        if plan.kind == "columns" and self._streams_rows():
+            grain = STRIPE
+        elif plan.kind == "columns":
             width = plan.lanes * plan.unroll
             grain = width if not isinstance(inner, int) else max(1, GRAIN * 2 // max(inner, 1) // width) * width
         else:
@@ -245,6 +249,9 @@ class _LoopEmitter:
         """`axis` from low to high: whole unrolled vectors first, then single masked ones."""
         writer, plan = scope.writer, self.plan
         lanes, unroll = plan.lanes, plan.unroll
+        if plan.kind == "columns" and self._streams_rows():
+            self._stripe_loop(scope, axis, low, high)
+            return
         names = [axis.name, *(inner.name for statement in self.kernel.body for inner in statement.axes)]
         if plan.kind == "pointwise":
             scope.hoist([statement.value for statement in self.kernel.body], names)
@@ -263,6 +270,92 @@ class _LoopEmitter:
             tail = Scope(scope.frame, scope, {axis.name: loop.index}, axis.name)
             tail.mask = tail.tail_mask(loop.index, high)
             body(scope, [tail])
+
+    def _streams_rows(self) -> bool:
+        """True for one pass over one inner axis whose rows are known to be long and many."""
+        first = groups(self.kernel.body)[0]
+        rest = self.kernel.body[len(first) :]
+        extent, rows = self.kernel.axes[-1].extent, first[0].axes[0].extent if first[0].axes else 0
+        return (
+            len(first[0].axes) == 1
+            and isinstance(extent, int)
+            and isinstance(rows, int)
+            and extent >= STRIPE // 2
+            and rows >= 8 * ROWS
+            and all(
+                isinstance(s, Reduce) and not s.combiner.startswith("arg") and not s.value.dtype.is_bool for s in first
+            )
+            and not any(statement.axes for statement in rest)
+        )
+
+    def _stripe_loop(self, scope: Scope, axis: Axis, low: Value, high: Value) -> None:
+        """Columns from low to high, a stripe at a time; the order of additions in a column is that of its rows."""
+        writer = scope.writer
+        reduces = [s for s in groups(self.kernel.body)[0] if isinstance(s, Reduce)]
+        cells = [writer.alloca(r.value.dtype.llvm, STRIPE + self.plan.lanes) for r in reduces]
+        with writer.loop(low, high, STRIPE) as stripe:
+            end = writer.minimum(writer.add(stripe.index, i64(STRIPE)), high)
+            self._stripe(Scope(scope.frame, scope), axis, stripe.index, end, reduces, cells)
+
+    def _stripe(
+        self, scope: Scope, axis: Axis, low: Value, high: Value, reduces: Sequence[Reduce], cells: Sequence[Value]
+    ) -> None:
+        writer, lanes = scope.writer, self.plan.lanes
+
+        def columns(body: Callable[[Scope, list[Value]], None], parent: Scope) -> None:
+            """Over the stripe in vectors; `body` gets the place of each sum."""
+            whole = writer.add(low, writer.op("and", writer.sub(high, low), i64(-lanes)))
+            for begin, end in ((low, whole), (whole, high)):
+                with writer.loop(begin, end, lanes) as loop:
+                    column = Scope(parent.frame, parent, {axis.name: loop.index}, axis.name)
+                    column.mask = column.tail_mask(loop.index, high) if end is high else None
+                    at = writer.sub(loop.index, low)
+                    body(
+                        column,
+                        [writer.gep(cell, r.value.dtype.llvm, at) for cell, r in zip(cells, reduces, strict=True)],
+                    )
+
+        def start(column: Scope, places: list[Value]) -> None:
+            for reduce, place in zip(reduces, places, strict=True):
+                (neutral,) = combine.identity(reduce.combiner, reduce.value.dtype, lanes)
+                writer.store(neutral, place, reduce.value.dtype.itemsize)
+
+        def some_rows(first: Value, count: int) -> None:
+            numbers = [writer.add(first, i64(k)) for k in range(count)]
+            names = [reduce.axes[0].name for reduce in reduces]
+            rows = [Scope(scope.frame, scope, dict.fromkeys(names, number)) for number in numbers]
+            for row in rows:
+                row.hoist([reduce.value for reduce in reduces], [axis.name])
+
+            def add_rows(column: Scope, places: list[Value]) -> None:
+                for reduce, place in zip(reduces, places, strict=True):
+                    dtype = reduce.value.dtype
+                    state = [writer.load(place, vector(dtype.llvm, lanes), dtype.itemsize)]
+                    for row in rows:
+                        point = Scope(row.frame, row, {axis.name: column.values[axis.name]}, axis.name, column.mask)
+                        state = combine.advance(writer, reduce.combiner, dtype, state, [point.vector(reduce.value)])
+                    writer.store(state[0], place, dtype.itemsize)
+
+            columns(add_rows, scope)
+
+        def finish(column: Scope, places: list[Value]) -> None:
+            for reduce, place in zip(reduces, places, strict=True):
+                dtype = reduce.value.dtype
+                self._define(column, reduce, [writer.load(place, vector(dtype.llvm, lanes), dtype.itemsize)])
+            for statement in self.kernel.body[len(reduces) :]:
+                if isinstance(statement, Reduce):
+                    self._define(column, statement, self._reduce_one(column, statement))
+                else:
+                    column.store(statement.buffer, statement.indices, statement.value)
+
+        extent = scope.dim(reduces[0].axes[0].extent)
+        whole = writer.op("and", extent, i64(-ROWS))
+        columns(start, scope)
+        with writer.loop(i64(0), whole, ROWS) as block:
+            some_rows(block.index, ROWS)
+        with writer.loop(whole, extent, 1) as single:
+            some_rows(single.index, 1)
+        columns(finish, scope)
 
     def _pointwise_body(self, outer: Scope, scopes: list[Scope]) -> None:
         for statement in self.kernel.body:
@@ -301,8 +394,6 @@ class _LoopEmitter:
         def nest(depth: int, inside: list[Scope], carried: list[Value]) -> list[Value]:
             axes = [reduce.axes[depth] for reduce in reduces] if depth < len(reduces[0].axes) else []
             if not axes:
-                for scope in inside:
-                    scope.prefetch([r.value for r in reduces], {r.axes[-1].name for r in reduces}, AHEAD)
                 return self._advance_all(inside, reduces, carried)
             low, high = (i64(0), outer.dim(axes[0].extent)) if depth or span is None else span
             with writer.loop(low, high, 1, carried) as loop:
@@ -654,6 +745,3 @@ class _LoopEmitter:
                 part += 1
             found.append(state)
         return found
-
-
-__all__ = ["Plan", "Scalar", "choose_plan", "emit_loop", "vector"]

@@ -152,11 +152,6 @@ class FunctionWriter:
     def load(self, address: Value, type_: str, align: int, suffix: str = "") -> Value:
         return self.emit(f"load {type_}, ptr {address.text}, align {align}{suffix}", type_)
 
-    def prefetch(self, address: Value) -> None:
-        """Bring the line at an address into the first cache; any address is allowed."""
-        read, everywhere, data = Value("0", "i32"), Value("3", "i32"), Value("1", "i32")
-        self.call("llvm.prefetch.p0", "void", [address, read, everywhere, data])
-
     def store(self, value: Value, address: Value, align: int, suffix: str = "") -> None:
         self.line(f"store {value}, ptr {address.text}, align {align}{suffix}")
 

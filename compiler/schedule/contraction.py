@@ -140,10 +140,10 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
         blocks = max(1, -(-n // nb))
         if blocks == 1 and isinstance(m, int) and isinstance(roles.k.extent, int) and m * n * roles.k.extent > 1 << 20:
             blocks = 2
-        nb = -(-(-(-n // blocks)) // nr) * nr
+        nb = -(-(-(-max(n, 1) // blocks)) // nr) * nr
     if isinstance(m, int):
         blocks = max(1, -(-m // mb))
-        mb = -(-(-(-m // blocks)) // mr) * mr
+        mb = -(-(-(-max(m, 1) // blocks)) // mr) * mr
     return Tiling(lanes, mr, nr, mb, nb, kb)
 
 

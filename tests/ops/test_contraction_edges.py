@@ -1,0 +1,78 @@
+"""Products at sizes where tiles, blocks and stripes end, and the same bits for any number of threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pierian as tf
+
+SIZES = [
+    (1, 1, 1), (1, 1100, 70), (1, 2100, 129), (1300, 1, 67), (3, 5, 7), (13, 31, 17), (14, 32, 384), (15, 33, 385),
+    (47, 65, 401), (49, 97, 20), (130, 257, 33), (29, 300, 900), (0, 4, 3), (4, 0, 3), (4, 3, 0),
+]  # fmt: skip
+
+
+def product(shape: tuple[int, int, int], transposed: tuple[bool, bool], dtype: Any, threads: int, open_: bool) -> Any:
+    m, n, k = shape
+    rng = np.random.default_rng(m + 7 * n + 49 * k)
+    a = rng.integers(-4, 5, (k, m) if transposed[0] else (m, k)).astype(dtype)
+    b = rng.integers(-4, 5, (n, k) if transposed[1] else (k, n)).astype(dtype)
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder(dtype, [None, None] if open_ else a.shape, name="a")
+        y = tf.placeholder(dtype, [None, None] if open_ else b.shape, name="b")
+        left = tf.permute_dims(x, [1, 0]) if transposed[0] else x
+        right = tf.permute_dims(y, [1, 0]) if transposed[1] else y
+        z = tf.matmul(left, right) + tf.constant(1, dtype)
+    with tf.Session(graph, threads=threads) as session:
+        found = session.run(z, {x: a, y: b})
+    return found, (a.T if transposed[0] else a) @ (b.T if transposed[1] else b) + np.asarray(1, dtype)
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True), (True, True)])
+def test_small_whole_numbers_are_exact(shape: tuple[int, int, int], transposed: tuple[bool, bool]) -> None:
+    for dtype in ("float32", "float64", "int32"):
+        found, wanted = product(shape, transposed, dtype, 1, False)
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_open_sizes(shape: tuple[int, int, int]) -> None:
+    found, wanted = product(shape, (False, False), "float32", 2, True)
+    np.testing.assert_array_equal(found, wanted)
+
+
+CASES = {
+    "matmul": lambda x, w: tf.matmul(x, w),
+    "vector": lambda x, w: tf.matmul(x[:1], w),
+    "columns": lambda x, w: tf.sum(tf.exp(x), axis=0),
+    "all": lambda x, w: tf.sum(x * 1.1),
+    "softmax": lambda x, w: tf.softmax(x, axis=-1),
+    "leading_mean": lambda x, w: x - tf.mean(x, axis=0),
+    "chain": lambda x, w: tf.tanh(x) * tf.sigmoid(x),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_bits_for_any_number_of_threads(name: str) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((700, 1311), dtype=np.float32), rng.standard_normal((1311, 1500), dtype=np.float32)
+    results = []
+    for threads in (1, 2, 3, 8):
+        graph = tf.Graph()
+        with graph.as_default():
+            x, w = tf.placeholder(tf.float32, a.shape, name="x"), tf.placeholder(tf.float32, b.shape, name="w")
+            y = CASES[name](x, w)
+            gradient = tf.gradients(tf.sum(y * y), [x])
+        with tf.Session(graph, threads=threads) as session:
+            results.append(session.run([y, *gradient], {x: a, w: b}))
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            assert one.tobytes() == two.tobytes()
+    wide = {"columns": np.exp(a.astype(float)).sum(0), "vector": a[:1].astype(float) @ b}
+    if name in wide:
+        np.testing.assert_allclose(results[0][0], wide[name], rtol=2e-4, atol=2e-3)
