@@ -6,7 +6,6 @@ python benchmarks/cold_start.py [--runs 5]
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -45,13 +44,13 @@ print(time.perf_counter() - prepared)
 """
 
 
-def measure(program: str, runs: int, environment: dict[str, str]) -> list[list[float]]:
+def measure(program: str, runs: int) -> list[list[float]]:
     """What the program prints, run by run, each in a fresh process."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(runs):
             done = subprocess.run(
-                [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment, cwd=folder
+                [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=folder
             )
             found.append([float(word) for word in done.stdout.split()])
     return found
@@ -62,19 +61,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
     here = str(Path(__file__).resolve().parent)
-    with tempfile.TemporaryDirectory() as cache:
-        cold = dict(os.environ, PIERIAN_CACHE="0")
-        warm = dict(os.environ, PIERIAN_CACHE_DIR=cache)
-        measure(FIVE, 1, warm)
-        measure(MLP.format(here=here), 1, warm)
-        for label, environment in (("without the disk cache", cold), ("from the disk cache", warm)):
-            imported, first, again, memory = (
-                statistics.median(column) for column in zip(*measure(FIVE, runs, environment), strict=True)
-            )
-            print(f"{label}: import {imported * 1e3:.0f} ms, first result {first * 1e3:.1f} ms,", end=" ")
-            print(f"another batch size {again * 1e3:.2f} ms, resident {memory:.0f} MB")
-            step = statistics.median(row[0] for row in measure(MLP.format(here=here), runs, environment))
-            print(f"{label}: MLP training step, import + build + compile + step {step:.2f} s")
+    columns = zip(*measure(FIVE, runs), strict=True)
+    imported, first, again, memory = (statistics.median(column) for column in columns)
+    print(f"five operators: import {imported * 1e3:.0f} ms, first result {first * 1e3:.1f} ms,", end=" ")
+    print(f"another batch size {again * 1e3:.2f} ms, resident {memory:.0f} MB")
+    step = statistics.median(row[0] for row in measure(MLP.format(here=here), runs))
+    print(f"MLP training step: import + build + compile + step {step:.2f} s")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -270,4 +270,4 @@ class Adagrad(Optimizer):
         return [(slots["accumulator"], total), (variable, b.subtract(variable, move))]
 
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Callable", "Optimizer", "RMSprop"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from pierian.compiler.codegen.scalars import emit_scalar, register_type
-from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, lanes_of, like, vector
+from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, lanes_of, vector
 from pierian.compiler.dtype import DType, int64
 from pierian.compiler.kernel.scalar import scalar
 
@@ -132,9 +132,3 @@ def _half(writer: FunctionWriter, value: Value, first: int, lanes: int) -> Value
 
 def _all_ones(value: Value) -> Value:
     return constant(True, "i1", lanes_of(value.type))
-
-
-__all__ = [
-    "State", "across_lanes", "advance", "combine", "identity", "identity_value", "like", "merge", "result",
-    "result_dtype", "state_types",
-]  # fmt: skip

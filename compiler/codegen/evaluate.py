@@ -19,7 +19,7 @@ from pierian.compiler.codegen.scalars import (
     to_memory,
     to_register,
 )
-from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, lanes_of, like, mangle, vector
+from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, lanes_of, mangle, vector
 from pierian.compiler.dim import Dim, Symbolic, symbols
 from pierian.compiler.dtype import DType
 from pierian.compiler.kernel.nodes import Buffer, Kernel
@@ -365,6 +365,3 @@ class Scope:
 def element_type(dtype: DType, lanes: int) -> str:
     """The register type of `lanes` elements."""
     return vector(register_type(dtype), lanes)
-
-
-__all__ = ["Dependencies", "Frame", "Scope", "element_type", "like"]

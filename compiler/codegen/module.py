@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +17,6 @@ from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.program import Loop, Program
 from pierian.compiler.target.features import Target
 
-# Kernels in one LLVM module; more are compiled as several modules.
 _CODEGEN_LEVEL = 2
 _LLVM = threading.Lock()  # LLVM contexts made through llvmlite are global
 
@@ -163,8 +161,3 @@ def to_assembly(text: str, target: Target) -> str:
     """Assembly of LLVM IR."""
     with _LLVM:
         return target_machine(target).emit_assembly(_parse(text, target))
-
-
-def symbols_of(image: Image) -> Sequence[str]:
-    """The names an image defines for others."""
-    return [f"{image.name}_{suffix}" for suffix in ("run", "workspace", "bind", "place", "call")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from pierian.compiler.dtype import float32, float64, int64
-from pierian.compiler.elementary.arithmetic import add, bits, c, integer, mul, neg, polynomial, sub
+from pierian.compiler.elementary.arithmetic import add, bits, c, mul, neg, polynomial, sub
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.scalar import Scalar
 
@@ -141,6 +141,3 @@ def _cosine(r: Scalar, low: Scalar | None) -> Scalar:
     w = sub(c(1.0, r), half)
     rest = sub(sub(c(1.0, r), w), half)
     return add(w, add(rest, sub(mul(mul(z, z), polynomial(z, COS64)), mul(r, low))))
-
-
-__all__ = ["cos", "integer", "sin"]

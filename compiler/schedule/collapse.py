@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pierian.compiler.codegen.access import address, step
-from pierian.compiler.dim import Dim, substitute, symbol, symbols
+from pierian.compiler.dim import Dim, substitute, symbols
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Statement, Store
 from pierian.compiler.kernel.scalar import Scalar
@@ -154,6 +154,3 @@ class _Flattener:
             else:
                 self.done[node] = node
         return self.done[root]
-
-
-__all__ = ["collapse", "symbol"]

@@ -12,17 +12,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
-from pierian.compiler.codegen.access import address, without
+from pierian.compiler.codegen.access import address
 from pierian.compiler.codegen.contraction.microkernel import emit_microkernel
 from pierian.compiler.codegen.contraction.packing import pack_panels, pack_rows, pack_transposed
 from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope
 from pierian.compiler.codegen.loops import emit_loop
-from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, constant, i64, vector
+from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, i64, vector
 from pierian.compiler.dim import ceildiv, product
 from pierian.compiler.elementary import expand
 from pierian.compiler.kernel import scalar as ir
-from pierian.compiler.kernel.nodes import Kernel, Reduce, Store
-from pierian.compiler.kernel.scalar import Scalar, load_parts
+from pierian.compiler.kernel.nodes import Kernel, Store
+from pierian.compiler.kernel.scalar import load_parts
 from pierian.compiler.schedule.contraction import Roles, Tiling, choose_tiling, classify
 from pierian.compiler.target.features import Target
 
@@ -286,6 +286,3 @@ class _Place:
 
 def _aligned(size: int) -> int:
     return -(-size // 64) * 64
-
-
-__all__ = ["Reduce", "Scalar", "constant", "emit_contraction", "without"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pierian.compiler.codegen.evaluate import Scope
-from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, mangle, vector
+from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.kernel.nodes import Axis
 from pierian.compiler.kernel.scalar import Scalar
 
@@ -153,6 +153,3 @@ def _either(writer: FunctionWriter, condition: Value, then: Callable[[], None], 
     otherwise()
     writer.br(done)
     writer.start(done)
-
-
-__all__ = ["mangle", "pack_panels", "pack_rows", "pack_transposed", "transpose", "vector"]
