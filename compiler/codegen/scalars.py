@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, lanes_of, like, vector
+import hashlib
+
+from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, lanes_of, like, mangle, vector
 from pierian.compiler.dtype import DType
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.kernel.scalar import Scalar
@@ -40,6 +42,8 @@ def emit_scalar(writer: FunctionWriter, node: Scalar, args: list[Value]) -> Valu
         return writer.cast("bitcast", x, like(x.type, register_type(node.dtype)))
     if op == "mulhi_u32":
         return _mulhi(writer, x, args[1])
+    if op == "lookup":
+        return _lookup(writer, node, x)
     if op == "ldexp":
         return _scale(writer, node.dtype, x, args[1])
     if len(args) == 1:
@@ -146,6 +150,26 @@ def _to_integer(writer: FunctionWriter, x: Value, type_: str, bits: int) -> Valu
     inside = writer.select(below, _like(-limit, x), writer.select(above, zero, inside))
     result = writer.cast("fptosi", inside, type_)
     return writer.select(above, _like((1 << (bits - 1)) - 1, result), result)
+
+
+def _lookup(writer: FunctionWriter, node: Scalar, index: Value) -> Value:
+    """An element of a table that becomes a constant of the module."""
+    assert isinstance(node.attribute, tuple)
+    element = node.dtype.llvm
+    entries = ", ".join(str(constant(float(entry), element)) for entry in node.attribute)  # type: ignore[arg-type]
+    name = f"@table_{hashlib.sha256(entries.encode()).hexdigest()[:16]}"
+    writer.declarations.add(f"{name} = private unnamed_addr constant [{len(node.attribute)} x {element}] [{entries}]")
+    lanes = lanes_of(index.type)
+    places = writer.emit(f"getelementptr {element}, ptr {name}, {index}", vector("ptr", lanes))
+    if lanes == 1:
+        return writer.load(places, element, node.dtype.itemsize)
+    type_ = vector(element, lanes)
+    mask, align = constant(True, "i1", lanes), Value(str(node.dtype.itemsize), "i32")
+    return writer.call(
+        f"llvm.masked.gather.{mangle(type_)}.{mangle(places.type)}",
+        type_,
+        [places, align, mask, constant(0, element, lanes)],
+    )
 
 
 def _scale(writer: FunctionWriter, dtype: DType, x: Value, n: Value) -> Value:

@@ -1,16 +1,29 @@
 """sin and cos.
 
 x = n pi/2 + r by Cody and Waite with pi/2 in three parts and fused multiply-adds, then polynomials in r^2 (Chebyshev fits
-on |r| <= pi/4). float32 is reduced in float64, whose 53 bits keep the residue to float32 precision up to |x| = 2^30, and
-beyond that by Payne and Hanek's method: only those bits of 2/pi that matter for the argument's exponent are multiplied.
+on |r| <= pi/4). float32 is reduced in float64, whose 53 bits keep the residue to float32 precision up to |x| = 2^30. Larger
+arguments of both types are reduced by Payne and Hanek's method (Radian reduction for trigonometric functions, 1983): only those
+bits of 2/pi that matter for the argument's exponent are multiplied.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 
 from pierian.compiler.dtype import float32, float64, int64
-from pierian.compiler.elementary.arithmetic import add, bits, c, mul, neg, polynomial, sub
+from pierian.compiler.elementary.arithmetic import (
+    Pair,
+    add,
+    any_two_sum,
+    bits,
+    c,
+    mul,
+    neg,
+    polynomial,
+    sub,
+    two_product,
+)  # fmt: skip
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.scalar import Scalar
 
@@ -28,7 +41,10 @@ COS64 = (
 )  # fmt: skip
 # The bits of 2/pi after the binary point, 32 at a time, for float32 exponents up to 127.
 _TWO_OVER_PI_WORDS = (0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041, 0xFE5163AB)
-_HUGE32 = 2.0**28
+_HUGE = 2.0**28
+# Exponents that share a row of the float64 table, and the bits after the binary point it holds.
+_STEP = 8
+_TABLE_BITS = 210
 
 
 def sin(x: Scalar) -> Scalar:
@@ -64,7 +80,7 @@ def _reduce(x: Scalar) -> tuple[Scalar, Scalar, Scalar | None]:
         r = ir.fma(n, c(-PIO2[1], wide), first)
         moderate = ir.convert(ir.binary("sub", n, mul(c(4.0, n), ir.unary("floor", mul(n, c(0.25, n))))), int64)
         huge_quadrant, huge_r = _payne_hanek_single(x)
-        huge = ir.compare("ge", ir.unary("abs", x), c(_HUGE32, x))
+        huge = ir.compare("ge", ir.unary("abs", x), c(_HUGE, x))
         return ir.select(huge, huge_quadrant, moderate), ir.convert(ir.select(huge, huge_r, r), float32), None
     product = mul(n, c(PIO2[1], wide))
     rest = ir.fma(n, c(PIO2[1], wide), neg(product))
@@ -73,6 +89,9 @@ def _reduce(x: Scalar) -> tuple[Scalar, Scalar, Scalar | None]:
     low = sub(lost, ir.fma(n, c(PIO2[2], wide), rest))
     high = add(r, low)
     low = sub(low, sub(high, r))
+    huge_n, (huge_high, huge_low) = _payne_hanek_double(x)
+    huge = ir.compare("ge", ir.unary("abs", x), c(_HUGE, x))
+    n, high, low = ir.select(huge, huge_n, n), ir.select(huge, huge_high, high), ir.select(huge, huge_low, low)
     quadrant = ir.convert(sub(n, mul(c(4.0, n), ir.unary("floor", mul(n, c(0.25, n))))), int64)
     return quadrant, high, low
 
@@ -104,6 +123,70 @@ def _payne_hanek_single(x: Scalar) -> tuple[Scalar, Scalar]:
     r = ir.select(negative, neg(r), r)
     signed = ir.select(negative, ir.unary("neg", quadrant), quadrant)
     return signed, ir.select(finite, r, ir.const(math.nan, float64))
+
+
+def _payne_hanek_double(x: Scalar) -> tuple[Scalar, Pair]:
+    """Quadrant (as a float, up to multiples of 4) and residue of a large float64: x = y 2^(8 j) with an integer y below 2^60, times
+    2^(8 j) 2/pi modulo 4, which a table holds in four pieces of 53 bits."""
+    exponent = ir.binary("and", ir.binary("lshr", bits(x), ir.const(52, int64)), ir.const(0x7FF, int64))
+    above = ir.binary("ashr", ir.binary("sub", exponent, ir.const(1023 + 52, int64)), ir.const(3, int64))
+    row = ir.binary("max", above, ir.const(0, int64))
+    y = ir.ldexp(x, mul(ir.convert(row, float64), c(-float(_STEP), x)))
+    pieces = [ir.lookup(table, row, float64) for table in _table()]
+    first, first_low = two_product(y, pieces[0])
+    second, second_low = two_product(y, pieces[1])
+    third, third_low = two_product(y, pieces[2])
+    # The large parts modulo 4, which is exact; then the nearest integer is taken out and the rest added from the top.
+    total, carry = any_two_sum(_modulo_4(first), _modulo_4(first_low))
+    total, rest = any_two_sum(total, _modulo_4(second))
+    n = ir.unary("round", total)
+    total = sub(total, n)
+    low = add(third_low, mul(y, pieces[3]))
+    for part in (second_low, third, carry, rest):
+        total, lost = any_two_sum(total, part)
+        low = add(low, lost)
+    high, low = any_two_sum(total, low)
+    r, r_low = two_product(high, c(PIO2[0], x))
+    r_low = add(r_low, ir.fma(high, c(PIO2[1], x), mul(low, c(PIO2[0], x))))
+    return n, any_two_sum(r, r_low)
+
+
+def _modulo_4(x: Scalar) -> Scalar:
+    """x less the nearest multiple of 4."""
+    return ir.fma(ir.unary("round", mul(x, c(0.25, x))), c(-4.0, x), x)
+
+
+@functools.cache
+def _table() -> tuple[tuple[float, ...], ...]:
+    """2^(8 j) 2/pi modulo 4 for j = 0, 1, ..., as four lists of 53-bit pieces."""
+    rows = (1023 - 52) // _STEP + 1
+    extra = 16
+    ratio = _two_over_pi(rows * _STEP + _TABLE_BITS + extra)
+    pieces: list[list[float]] = [[], [], [], []]
+    for row in range(rows):
+        window = ratio >> ((rows - row) * _STEP + extra)  # 2^(8 row) 2/pi with _TABLE_BITS bits after the point
+        window %= 1 << (_TABLE_BITS + 2)
+        for number, piece in enumerate(pieces):
+            below = 53 * (3 - number)
+            piece.append(math.ldexp(float((window >> below) % (1 << 53)), below - _TABLE_BITS))
+    return tuple(map(tuple, pieces))
+
+
+def _two_over_pi(digits: int) -> int:
+    """floor(2/pi 2^digits) but for the last few bits, by Machin's formula in integers."""
+    scale = 1 << (digits + 64)
+
+    def arctangent_of_reciprocal(n: int) -> int:
+        term = total = scale // n
+        for k in range(3, 2 * digits, 2):
+            term //= n * n
+            if not term:
+                break
+            total += term // k if k % 4 == 1 else -(term // k)
+        return total
+
+    pi = 4 * (4 * arctangent_of_reciprocal(5) - arctangent_of_reciprocal(239))
+    return (2 * scale << digits) // pi
 
 
 def _word(position: Scalar, offset: int) -> Scalar:

@@ -200,6 +200,9 @@ def _special(node: Scalar, args: list[Any]) -> Any:
         return dtype.numpy.type(np.longdouble(args[0]) * np.longdouble(args[1]) + np.longdouble(args[2]))
     if op == "ldexp":
         return args[0] if args[1] != args[1] else np.ldexp(args[0], int(args[1]))
+    if op == "lookup":
+        assert isinstance(node.attribute, tuple)
+        return node.attribute[int(args[0])]
     if op == "bitcast":
         return args[0].view(dtype.numpy)
     if op == "convert":

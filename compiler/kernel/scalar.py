@@ -31,16 +31,17 @@ CASTS = ("convert", "bitcast")  # result type is the expression's; bitcast keeps
 LEAVES = ("const", "dim", "load", "reduced")
 # const: attribute is a Python bool/int/float. dim: attribute is a Dim (axes allowed), type int64.
 # load: attribute is (buffer name, indices). reduced: attribute is the name of a Reduce earlier in the kernel.
-HIGH = ("mulhi_u32", "ldexp")
+HIGH = ("mulhi_u32", "ldexp", "lookup")
 # mulhi_u32: int32 x int32, the upper 32 bits of the unsigned product.
 # ldexp: x * 2^n for an integral float n within twice the range of normal exponents; rounded once.
+# lookup: element number `index` (int64, in range) of a table of constants, the attribute.
 ELEMENTARY = (
     "exp", "exp2", "expm1", "log", "log1p", "log2", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "rsqrt",
 )  # fmt: skip
 
 PRIMITIVE = frozenset((*UNARY, *BINARY, *COMPARE, *TERNARY, *CASTS, *LEAVES, *HIGH))
 
-Attribute = Union[None, bool, int, float, str, Symbolic, tuple[str, tuple[Index, ...]]]
+Attribute = Union[None, bool, int, float, str, Symbolic, tuple[str, tuple[Index, ...]], tuple[float, ...]]
 
 
 class Scalar:
@@ -133,6 +134,10 @@ def ldexp(x: Scalar, n: Scalar) -> Scalar:
     return scalar("ldexp", x.dtype, (x, n))
 
 
+def lookup(table: tuple[float, ...], index: Scalar, dtype: DType) -> Scalar:
+    return scalar("lookup", dtype, (index,), table)
+
+
 def convert(x: Scalar, dtype: DType) -> Scalar:
     """The value converted to `dtype`; no node where the type is already right."""
     return x if x.dtype is dtype else scalar("convert", dtype, (x,))
@@ -177,7 +182,7 @@ def children(node: Scalar) -> tuple[Scalar, ...]:
 def load_parts(node: Scalar) -> tuple[str, tuple[Index, ...]]:
     """Buffer name and indices of a load."""
     assert isinstance(node.attribute, tuple)
-    return node.attribute
+    return node.attribute  # type: ignore[return-value]
 
 
 def axes_used(roots: Iterable[Scalar]) -> frozenset[str]:

@@ -32,7 +32,13 @@ RANGES: dict[str, list[tuple[float, float]]] = {
     "sigmoid": [(-100, 100), (-5, 5)],
     "rsqrt": [(1e-30, 1e30), (0.5, 3)],
 }
-WIDER64 = {"exp": (-745, 709), "log": (1e-320, 1e-300), "sin": (-1e6, 1e6), "cos": (-1e6, 1e6), "sigmoid": (-700, 700)}
+WIDER64 = {
+    "exp": (-745, 709),
+    "log": (1e-320, 1e-300),
+    "sin": (1e5, 1e308),
+    "cos": (1e5, 1e308),
+    "sigmoid": (-700, 700),
+}
 
 
 def native(name: str, *arrays: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -75,6 +81,16 @@ def test_error_in_units_of_the_last_place(name: str, dtype: Any, limit: float) -
     with mpmath.workdps(60):
         exact = [MP[name](mpmath.mpf(float(one))) for one in x]
         assert ulps(native(name, x), exact) <= limit
+
+
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_arguments_nearest_to_multiples_of_a_right_angle(name: str) -> None:
+    """The float64 that comes closest to a multiple of pi/2 (Kahan), and neighbours of large powers of two."""
+    x = np.array([6381956970095103.0 * 2.0**797, 2.0**1023, -(2.0**500), 2.0**60, 2.0**28, 5.0**20, np.pi * 2.0**40])
+    with mpmath.workdps(400):
+        exact = [MP[name](mpmath.mpf(float(one))) for one in x]
+        assert ulps(native(name, x), exact) <= 4.0
+    assert np.isnan(native(name, np.array([np.inf, -np.inf, np.nan]))).all()
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(np.float32, 2.0), (np.float64, 4.0)])

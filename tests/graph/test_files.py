@@ -132,3 +132,33 @@ def test_truncated_and_mutated_files_give_our_error(suffix: str, tmp_path: Path)
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="cannot be read"):
         load(tmp_path / "none.pb")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "right", "wrong"),
+    [
+        (".pbtxt", 'op: "exp"\n    inputs: 0', 'op: "exp"\n    inputs: 2'),
+        (".pbtxt", 'op: "exp"\n    inputs: 0', 'op: "exp"\n    inputs: 1'),
+        (".pbtxt", 'op: "exp"\n    inputs: 0', 'op: "exp"\n    inputs: 99'),
+        (".pir", "%y = exp(%x)", "%y = exp(%z)"),
+        (".pir", "%y = exp(%x)", "%y = exp(%y)"),
+        (".pir", "%y = exp(%x)", "%y = exp(%nowhere)"),
+        (".pir", 'return %z as "z"', 'return %q as "z"'),
+    ],
+)
+def test_a_cyclic_or_dangling_graph_names_the_place(suffix: str, right: str, wrong: str, tmp_path: Path) -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder(tf.float32, [2], name="x")
+        graph.set_outputs([tf.tanh(tf.exp(x, name="y"), name="z")], ["z"])
+    path = tmp_path / f"g{suffix}"
+    graph.save(path)
+    text = path.read_text()
+    assert right in text
+    path.write_text(text.replace(right, wrong))
+    with pytest.raises(PierianError) as caught:
+        tf.Graph.load(path)
+    message = str(caught.value)
+    assert "before it is read" in message
+    place = "graph.nodes[1]" if suffix == ".pbtxt" else f"{path}:{7 if '%q' in wrong else 5}:"
+    assert place in message
