@@ -59,7 +59,7 @@ def compile_graph(
     options = options or CompileOptions()
     closed, signature = close_for_compilation(graph, feeds, fetches, effects)
     portable = run_passes(closed, options)
-    program = lower(portable)
+    program = lower(portable, options)
     image = compile_program(program, target or host(), options)
     return Compiled(signature, portable, program, image)
 

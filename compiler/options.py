@@ -19,9 +19,11 @@ class CompileOptions:
         fold_limit: elements above which a constant result is not computed ahead of time.
         verify: check the graph after every pass (`PIERIAN_VERIFY=1` turns it on).
         fuse: whether operators share kernels.
+        reuse_memory: whether temporaries take over the memory of those nobody reads any more.
     """
 
     disable: tuple[str, ...] = ()
     fold_limit: int = 4096
     verify: bool = field(default_factory=_verify_default)
     fuse: bool = True
+    reuse_memory: bool = True

@@ -115,7 +115,7 @@ class _Fuser:
         value = node.output
         clusters = list(self.readers.get(value, ()))
         stored = value in self.materialized
-        if len(clusters) == 1 and self._may_join(node, clusters[0], stored):
+        if self.limits.fuse and len(clusters) == 1 and self._may_join(node, clusters[0], stored):
             self._join(node, clusters[0])
             if stored:
                 self._store(clusters[0], value)

@@ -20,6 +20,7 @@ class Limits:
         duplicates: how many kernels may each compute a cheap value again.
         row: elements of a row that fits the second-level cache between passes.
         single_row: elements of a row walked by one thread when there are no outer axes to share out.
+        fuse: False keeps every operator that is not an index map in a kernel of its own.
     """
 
     cluster_cost: int = 400
@@ -28,6 +29,7 @@ class Limits:
     duplicates: int = 4
     row: int = 1 << 16
     single_row: int = 1 << 13
+    fuse: bool = True
 
 
 def recompute_cost(node: Node) -> int:

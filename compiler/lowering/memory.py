@@ -25,9 +25,12 @@ class Lifetime:
     last: int
 
 
-def plan_memory(program: Program) -> None:
-    """Set `offset` of every temporary and `workspace` of the program."""
+def plan_memory(program: Program, reuse: bool = True) -> None:
+    """Set `offset` of every temporary and `workspace` of the program; without `reuse` each has memory of its own."""
     lifetimes = live_ranges(program)
+    if not reuse:
+        whole = Lifetime(0, max((one.last for one in lifetimes.values()), default=0))
+        lifetimes = dict.fromkeys(lifetimes, whole)
     static = [(b, r) for b, r in lifetimes.items() if isinstance(_bytes(program.buffers[b]), int)]
     symbolic = [(b, r) for b, r in lifetimes.items() if not isinstance(_bytes(program.buffers[b]), int)]
     end: Dim = _place_static(program, static)

@@ -15,20 +15,26 @@ from pierian.compiler.location import describe
 from pierian.compiler.lowering.buffers import Buffers
 from pierian.compiler.lowering.kernel import KernelBuilder
 from pierian.compiler.lowering.memory import plan_memory
+from pierian.compiler.options import CompileOptions
 from pierian.compiler.shape import TensorType
 
 
-def lower(graph: Graph, limits: Limits | None = None) -> Program:
+def lower(graph: Graph, options: CompileOptions | None = None) -> Program:
     """The program of a portable graph: no compositions, no variables left; its inputs and outputs are the program's.
+
+    Args:
+        graph: what to lower.
+        options: whether operators share kernels, and temporaries memory.
 
     Raises:
         LoweringError: an operator without native code.
     """
     program = Program(graph.name, dims=graph.dims())
-    lowerer = _Lowerer(program, limits or Limits())
+    options = options or CompileOptions()
+    lowerer = _Lowerer(program, Limits(fuse=options.fuse))
     program.steps = lowerer.graph(graph)
     program.checks = _checks(graph)
-    plan_memory(program)
+    plan_memory(program, options.reuse_memory)
     return program
 
 

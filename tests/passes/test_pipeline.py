@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import pierian as tf
 from pierian.compiler import reference
 from pierian.compiler.compile import close_for_compilation
+from pierian.compiler.dim import evaluate
 from pierian.compiler.errors import ArgumentError
 from pierian.compiler.graph.printer import print_graph
 from pierian.compiler.kernel.printer import print_kernel, print_program
@@ -81,6 +82,19 @@ def test_a_pass_left_out_changes_no_result(name: str) -> None:
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [CompileOptions(fuse=False), CompileOptions(reuse_memory=False)])
+def test_without_fusion_or_shared_memory_results_are_the_same(options: CompileOptions) -> None:
+    feeds = {"x": np.random.default_rng(0).standard_normal((7, 4), dtype=np.float32)}
+    graph = mlp()
+    for one, other in zip(results(graph, feeds, options), results(graph, feeds, CompileOptions()), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6)
+    closed, _ = close_for_compilation(graph)
+    portable = run_passes(closed, CompileOptions())
+    apart, packed = (lower(portable, CompileOptions(fuse=False, reuse_memory=reuse)) for reuse in (False, True))
+    assert evaluate(apart.workspace, {"n": 7}) > evaluate(packed.workspace, {"n": 7})
+    assert len(packed.steps) > len(lower(portable, CompileOptions()).steps)
+
+
 def test_the_graph_that_is_compiled_stays_as_it_was() -> None:
     graph = mlp()
     before = print_graph(graph)
@@ -126,6 +140,6 @@ def graphs(draw: st.DrawFn) -> tf.Graph:
 def test_random_graphs_mean_what_the_reference_says(graph: tf.Graph, n: int) -> None:
     array = np.random.default_rng(n).standard_normal((n, 3))
     wanted = reference.run(graph, {graph.inputs[0]: array})
-    for options in (CompileOptions(), CompileOptions(disable=("simplify", "simplify-again", "fold"))):
+    for options in (CompileOptions(), CompileOptions(disable=("simplify", "fold"), fuse=False, reuse_memory=False)):
         for one, other in zip(results(graph, {"x": array}, options), wanted, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
