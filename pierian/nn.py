@@ -16,7 +16,7 @@ from pierian.compiler.ops.activation import (
     softmax,
     softplus,
 )
-from pierian.compiler.ops.elementwise import sigmoid, tanh
+from pierian.compiler.ops.elementary import sigmoid, tanh
 
 swish = silu
 

@@ -306,7 +306,7 @@ class Scope:
         )
         return to_register(self.writer, loaded, dtype)
 
-    def store(self, name: str, indices: Sequence[Index], value: Scalar, streaming: bool = False) -> None:
+    def store(self, name: str, indices: Sequence[Index], value: Scalar) -> None:
         """Write an expression to a buffer at the point (or the lanes) this scope stands at."""
         buffer = self.frame.buffers[name]
         base = self.frame.parameters.buffers[name]
@@ -326,17 +326,13 @@ class Scope:
             stride = self._lane_step(where.known, varying)
             if stride.text == "1":
                 pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
-                self._store_consecutive(result, pointer, buffer.dtype, streaming)
+                self._store_consecutive(result, pointer, buffer.dtype)
                 return
         self._scatter(result, base, buffer.dtype, self._vector_offset(where))
 
-    def _store_consecutive(self, result: Value, pointer: Value, dtype: DType, streaming: bool) -> None:
+    def _store_consecutive(self, result: Value, pointer: Value, dtype: DType) -> None:
         if self.mask is None:
-            if streaming:
-                width = lanes_of(result.type) * dtype.itemsize
-                self.writer.store(result, pointer, width, ", !nontemporal !0")
-            else:
-                self.writer.store(result, pointer, dtype.itemsize)
+            self.writer.store(result, pointer, dtype.itemsize)
             return
         self.writer.call(
             f"llvm.masked.store.{mangle(result.type)}.p0",

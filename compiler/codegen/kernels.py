@@ -17,6 +17,6 @@ def emit_kernel(kernel: Kernel, name: str, target: Target) -> KernelCode:
         from pierian.compiler.codegen.serial import emit_serial
 
         return emit_serial(kernel, name, target)
-    from pierian.compiler.codegen.loops import emit_loop
+    from pierian.compiler.codegen.loops.emit import emit_loop
 
     return emit_loop(kernel, name, target)

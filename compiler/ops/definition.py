@@ -15,7 +15,7 @@ Tensor = Value
 
 # The families; importing one registers its operators.
 FAMILIES = (
-    "state", "creation", "elementwise", "comparison", "logical", "cast", "reduction", "contraction", "movement",
+    "state", "creation", "arithmetic", "elementary", "comparison", "logical", "cast", "reduction", "contraction", "movement",
     "indexing", "random", "activation", "losses", "control",
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ from pierian.compiler.codegen.access import address
 from pierian.compiler.codegen.contraction.microkernel import emit_microkernel
 from pierian.compiler.codegen.contraction.packing import pack_panels, pack_rows, pack_transposed
 from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope
-from pierian.compiler.codegen.loops import emit_loop
+from pierian.compiler.codegen.loops.emit import emit_loop
 from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, i64, vector
 from pierian.compiler.dim import ceildiv, product
 from pierian.compiler.elementary import expand

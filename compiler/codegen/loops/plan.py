@@ -1,0 +1,106 @@
+"""Which axis of a loop kernel becomes lanes, and how much work a task has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pierian.compiler.codegen.access import address, step
+from pierian.compiler.dim import Dim
+from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.nodes import Kernel, Reduce, Store
+from pierian.compiler.kernel.scalar import load_parts
+from pierian.compiler.schedule.rows import cost
+from pierian.compiler.target.features import Target
+
+# Elements of work in one task; smaller kernels stay on the calling thread.
+GRAIN = 16384
+# Elements in one block of a reduction that is cut up because it has too few outer points to share out.
+BLOCK = 32768
+# Outer points below which a long reduction is cut into blocks.
+FEW_OUTER = 16
+# Long rows are read ROWS at a time in stripes of so many columns, sums waiting in the first cache: memory is fastest when few
+# streams run far.
+ROWS = 8
+STRIPE = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The choices for one kernel.
+
+    Attributes:
+        kind: pointwise, rows or columns.
+        vector_axis: name of the vectorized outer axis (pointwise, columns); rows vectorize their own last axis.
+        lanes: elements in a vector.
+        unroll: vectors in flight.
+    """
+
+    kind: str
+    vector_axis: str
+    lanes: int
+    unroll: int
+
+
+def choose_plan(kernel: Kernel, target: Target) -> Plan:
+    """Which axis becomes lanes, how many lanes, how many vectors at once."""
+    floats = [b.dtype.bits for b in kernel.buffers if b.dtype.is_float]
+    lanes = target.lanes(max(floats or [b.dtype.bits for b in kernel.buffers if not b.dtype.is_bool] or [32]))
+    work = sum(cost(statement.value) for statement in kernel.body)
+    unroll = 4 if work < 24 else 2 if work < 80 else 1
+    if not any(statement.axes for statement in kernel.body):
+        axis = _contiguous_axis(kernel, [a.name for a in kernel.axes])
+        return Plan("pointwise", axis, lanes, unroll)
+    inner = _last_inner(kernel)
+    outer = kernel.axes[-1].name if kernel.axes else ""
+    names = [axis.name for statement in kernel.body for axis in statement.axes[-1:]]
+    reduces_only = all(isinstance(s, Reduce) or not s.axes for s in kernel.body)
+    if outer and reduces_only and inner and _fitness(kernel, [outer]) > _fitness(kernel, names):
+        # Long stretches of each row keep the hardware's prefetching busy.
+        return Plan("columns", outer, lanes, 16 if work < 6 else 4 if work < 24 else 2)
+    return Plan("rows", "", lanes, 4)
+
+
+def _last_inner(kernel: Kernel) -> str:
+    return next((s.axes[-1].name for s in kernel.body if s.axes), "")
+
+
+def _accesses(kernel: Kernel) -> list[tuple[Dim, int]]:
+    """Address expressions of all loads and stores, with a weight."""
+    buffers = {buffer.name: buffer for buffer in kernel.buffers}
+    found = []
+    for node in ir.postorder(s.value for s in kernel.body):
+        if node.op == "load":
+            name, indices = load_parts(node)
+            found.append((address(buffers[name], indices).known, 1))
+    for statement in kernel.body:
+        if isinstance(statement, Store):
+            found.append((address(buffers[statement.buffer], statement.indices).known, 2))
+    return found
+
+
+def _steps_of_one(kernel: Kernel, axis: str) -> int:
+    return sum(weight for expression, weight in _accesses(kernel) if step(expression, axis) == 1)
+
+
+def _fitness(kernel: Kernel, axes: Sequence[str]) -> tuple[int, int]:
+    """How well lanes along these axes suit the loads: first few that would gather, then many consecutive ones."""
+    buffers = {buffer.name: buffer for buffer in kernel.buffers}
+    loads = [load_parts(node) for node in ir.postorder(s.value for s in kernel.body) if node.op == "load"]
+    steps = [step(address(buffers[name], indices).known, axis) for name, indices in loads for axis in set(axes)]
+    return -sum(one not in (0, 1) for one in steps), sum(one == 1 for one in steps)
+
+
+def _contiguous_axis(kernel: Kernel, names: Sequence[str]) -> str:
+    """The axis along which most accesses are consecutive; the last one for a tie."""
+    if not names:
+        return ""
+    return max(reversed(names), key=lambda name: _steps_of_one(kernel, name))
+
+
+def vector_axis_last(kernel: Kernel, plan: Plan) -> Kernel:
+    """Outer points are independent, so the vector axis may be the innermost of them."""
+    if not plan.vector_axis or kernel.axes[-1].name == plan.vector_axis:
+        return kernel
+    chosen = [axis for axis in kernel.axes if axis.name == plan.vector_axis]
+    return replace(kernel, axes=(*(a for a in kernel.axes if a.name != plan.vector_axis), *chosen))

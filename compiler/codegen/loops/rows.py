@@ -1,0 +1,227 @@
+"""Row kernels: every outer point walks its inner axes, the last of them in vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pierian.compiler.codegen import combine
+from pierian.compiler.codegen.abi import PHASE_PARAMETERS, Phase
+from pierian.compiler.codegen.combine import State
+from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope
+from pierian.compiler.codegen.loops.plan import (
+    GRAIN,
+    Plan,
+)
+from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
+from pierian.compiler.dim import floordiv, maximum, product
+from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Statement, Store
+from pierian.compiler.schedule.rows import cost, groups
+
+
+class RowEmitter:
+    """Loops over outer points, each of which walks its inner axes in vectors."""
+
+    def __init__(self, kernel: Kernel, name: str, plan: Plan, isa: str) -> None:
+        self.kernel = kernel
+        self.isa = isa
+        self.name = name
+        self.plan = plan
+        self.dependencies = Dependencies()
+        self.texts: list[str] = []
+        self.declarations: set[str] = set()
+
+    def _function(self, suffix: str, write: Callable[[FunctionWriter, Frame], None], lanes: int) -> str:
+        name = f"{self.name}_{suffix}"
+        writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=self.isa)
+        write(writer, Frame(writer, self.kernel, lanes, self.dependencies))
+        writer.ret()
+        self.texts.append(writer.finish())
+        self.declarations |= writer.declarations
+        return name
+
+    def _over_points(
+        self, scope: Scope, axes: Sequence[Axis], begin: Value, end: Value, body: Callable[[Scope], None]
+    ) -> None:
+        """A loop over flat numbers of points [begin, end) of `axes`, with the axes' values in scope."""
+        writer = scope.writer
+        if not axes:
+            with writer.loop(begin, end):
+                body(Scope(scope.frame, scope))
+            return
+        extents = [scope.dim(axis.extent) for axis in axes]
+        with writer.loop(begin, end) as loop:
+            values: dict[str, Value] = {}
+            rest = loop.index
+            for axis, extent in reversed(list(zip(axes[1:], extents[1:], strict=True))):
+                values[axis.name] = writer.op("srem", rest, extent)
+                rest = writer.op("sdiv", rest, extent)
+            values[axes[0].name] = rest
+            body(Scope(scope.frame, scope, values))
+
+    def _emit_rows(self) -> Phase:
+        kernel = self.kernel
+        row = product([axis.extent for axis in next(s.axes for s in kernel.body if s.axes)])
+        points = product([axis.extent for axis in kernel.axes])
+        per_task = floordiv(GRAIN, maximum(row, 1)) + 1
+        tasks = floordiv(points + per_task - 1, per_task)
+
+        def write(writer: FunctionWriter, frame: Frame) -> None:
+            scope = Scope(frame)
+            rows = scope.dim(points)
+            low = writer.mul(writer.arg("begin"), scope.dim(per_task))
+            high = writer.minimum(writer.mul(writer.arg("end"), scope.dim(per_task)), rows)
+            self._over_points(
+                scope, kernel.axes, low, high, lambda inside: self._statements(inside, kernel.body, self.plan.lanes)
+            )
+
+        total = points * row
+        return Phase(self._function("f", write, self.plan.lanes), tasks, isinstance(total, int) and total <= GRAIN)
+
+    def _statements(self, scope: Scope, body: Sequence[Statement], lanes: int) -> None:
+        """Run statements in order at the point a scope stands at."""
+        for group in groups(body):
+            if group[0].axes:
+                self._row_pass(scope, group, None)
+            else:
+                for statement in group:
+                    if isinstance(statement, Reduce):
+                        self._define(scope, statement, self._reduce_one(scope, statement))
+                    else:
+                        scope.store(statement.buffer, statement.indices, statement.value)
+
+    def _reduce_one(self, scope: Scope, reduce: Reduce) -> State:
+        """A reduction over no axes: its one element."""
+        value = scope.get(reduce.value)
+        return [value, i64(0)] if reduce.combiner.startswith("arg") else [value]
+
+    def _row_pass(self, scope: Scope, group: Sequence[Statement], span: tuple[Value, Value] | None) -> None:
+        """One pass over the inner axes of a group; defines the results of its reductions in `scope`."""
+        states = self._row_states(scope, group, span)
+        reduces = [statement for statement in group if isinstance(statement, Reduce)]
+        for reduce, state in zip(reduces, states, strict=True):
+            self._define(scope, reduce, state)
+
+    def _row_states(self, scope: Scope, group: Sequence[Statement], span: tuple[Value, Value] | None) -> list[State]:
+        """The final scalar states of the group's reductions. `span` cuts the slowest inner axis."""
+        writer = scope.writer
+        lanes = scope.frame.lanes
+        reduces = [statement for statement in group if isinstance(statement, Reduce)]
+        unroll = self._row_unroll(group)
+        scope.hoist([s.value for s in group], [axis.name for s in group for axis in s.axes])
+        starts = [
+            part for _ in range(unroll) for r in reduces for part in combine.identity(r.combiner, r.value.dtype, lanes)
+        ]
+        depth_last = len(group[0].axes) - 1
+
+        def nest(depth: int, inside: Scope, carried: list[Value]) -> list[Value]:
+            axes = [statement.axes[depth] for statement in group]
+            low, high = (i64(0), inside.dim(axes[0].extent)) if depth or span is None else span
+            if depth == depth_last:
+                return self._row_vectors(inside, group, reduces, axes, low, high, carried, unroll)
+            with writer.loop(low, high, 1, carried) as loop:
+                values = {axis.name: loop.index for axis in axes}
+                loop.next = nest(depth + 1, Scope(inside.frame, inside, values), loop.carried)
+            return loop.results
+
+        flat = iter(nest(0, scope, starts))
+        by_copy = [
+            [[next(flat) for _ in combine.state_types(r.combiner, r.value.dtype, lanes)] for r in reduces]
+            for _ in range(unroll)
+        ]
+        final = []
+        for position, reduce in enumerate(reduces):
+            dtype = reduce.value.dtype
+            merged = combine.merge(writer, reduce.combiner, dtype, [copy[position] for copy in by_copy])
+            final.append(combine.across_lanes(writer, reduce.combiner, dtype, merged))
+        return final
+
+    def _row_unroll(self, group: Sequence[Statement]) -> int:
+        work = sum(cost(statement.value) for statement in group)
+        unroll = 8 if work < 4 else 4 if work < 40 else 2
+        extent = group[0].axes[-1].extent
+        if isinstance(extent, int):
+            while unroll > 1 and extent < self.plan.lanes * unroll:
+                unroll //= 2
+        return unroll
+
+    def _row_vectors(
+        self,
+        scope: Scope,
+        group: Sequence[Statement],
+        reduces: Sequence[Reduce],
+        axes: Sequence[Axis],
+        low: Value,
+        high: Value,
+        carried: list[Value],
+        unroll: int,
+    ) -> list[Value]:
+        """The last inner axis in vectors: unrolled whole ones, then masked single ones into the first states."""
+        writer, lanes = scope.writer, scope.frame.lanes
+        scope.hoist([s.value for s in group], [axis.name for axis in axes])
+        width = lanes * unroll
+        count = writer.sub(high, low)
+        whole = writer.op("sub nsw", count, writer.op("srem", count, i64(width)))
+        if count.text.isdigit():
+            whole = i64(int(count.text) // width * width)
+        middle = writer.add(low, whole)
+        each = len(carried) // unroll
+
+        def scope_at(index: Value) -> Scope:
+            inside = Scope(scope.frame, scope, {axis.name: index for axis in axes})
+            inside.vector_axes = inside.vector_axes | {axis.name for axis in axes}
+            return inside
+
+        with writer.loop(low, middle, width, carried) as loop:
+            scopes = [scope_at(writer.add(loop.index, i64(lanes * k))) for k in range(unroll)]
+            loop.next = self._row_step(scopes, group, reduces, loop.carried)
+        if middle.text == high.text:
+            return loop.results
+        rest = loop.results[each:]
+        with writer.loop(middle, high, lanes, loop.results[:each]) as tail:
+            inside = scope_at(tail.index)
+            inside.mask = inside.tail_mask(tail.index, high) if lanes > 1 else None
+            tail.next = self._row_step([inside], group, reduces, tail.carried)
+        return tail.results + rest
+
+    def _row_step(
+        self, scopes: list[Scope], group: Sequence[Statement], reduces: Sequence[Reduce], carried: list[Value]
+    ) -> list[Value]:
+        for statement in group:
+            for scope in scopes:
+                scope.vector(statement.value)
+        following: list[Value] = []
+        remaining = iter(carried)
+        for scope in scopes:
+            for reduce in reduces:
+                dtype = reduce.value.dtype
+                size = len(combine.state_types(reduce.combiner, dtype, 1))
+                state = [next(remaining) for _ in range(size)]
+                value = self._element(scope, reduce, vectorized=True)
+                advanced = combine.advance(scope.writer, reduce.combiner, dtype, state, value)
+                if scope.mask is not None:
+                    advanced = [scope.writer.select(scope.mask, a, b) for a, b in zip(advanced, state, strict=True)]
+                following += advanced
+        for statement in group:
+            if isinstance(statement, Store):
+                for scope in scopes:
+                    scope.store(statement.buffer, statement.indices, statement.value)
+        return following
+
+    def _element(self, scope: Scope, reduce: Reduce, vectorized: bool) -> State:
+        """The state that one vector of elements stands for. Positions of argmax run along the reduced axis."""
+        value = scope.vector(reduce.value)
+        if not reduce.combiner.startswith("arg"):
+            return [value]
+        lanes = scope.frame.lanes
+        position = scope.values[reduce.axes[0].name]
+        if lanes == 1:
+            return [value, position]
+        splat = scope.writer.splat(position, lanes)
+        if vectorized:
+            splat = scope.writer.op("add", splat, scope.writer.iota("i64", lanes))
+        return [value, splat]
+
+    def _define(self, scope: Scope, reduce: Reduce, state: State) -> None:
+        dtype = combine.result_dtype(reduce.combiner, reduce.value.dtype)
+        scope.define(ir.reduced(reduce.name, dtype), combine.result(reduce.combiner, state))

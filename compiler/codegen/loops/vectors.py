@@ -1,0 +1,157 @@
+"""Pointwise and column kernels: lanes along an outer axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pierian.compiler.codegen import combine
+from pierian.compiler.codegen.abi import Phase
+from pierian.compiler.codegen.combine import State
+from pierian.compiler.codegen.evaluate import Frame, Scope
+from pierian.compiler.codegen.loops.plan import (
+    GRAIN,
+    STRIPE,
+)
+from pierian.compiler.codegen.loops.stripes import StripeEmitter
+from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
+from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
+from pierian.compiler.kernel.nodes import Axis, Reduce, Store
+from pierian.compiler.schedule.rows import groups
+
+
+class VectorEmitter(StripeEmitter):
+    """Adds loops whose lanes lie along an outer axis."""
+
+    def _emit_vectors(self) -> Phase:
+        """The last outer axis in vectors, the axes before it point by point."""
+        kernel, plan = self.kernel, self.plan
+        if not kernel.axes:
+            return self._emit_single()
+        last = kernel.axes[-1]
+        before = kernel.axes[:-1]
+        inner = product([axis.extent for statement in kernel.body[:1] for axis in statement.axes])
+        if plan.kind == "columns" and self._streams_rows():
+            grain = STRIPE
+        elif plan.kind == "columns":
+            width = plan.lanes * plan.unroll
+            grain = width if not isinstance(inner, int) else max(1, GRAIN * 2 // max(inner, 1) // width) * width
+        else:
+            grain = GRAIN
+        tasks: Dim = ceildiv(last.extent, grain) if not before else product([a.extent for a in before])
+        per_task: Dim = 1
+        if before:
+            per_task = floordiv(GRAIN, maximum(last.extent, 1)) + 1
+            tasks = floordiv(tasks + per_task - 1, per_task)
+
+        def write(writer: FunctionWriter, frame: Frame) -> None:
+            scope = Scope(frame)
+            begin, end = writer.arg("begin"), writer.arg("end")
+            extent = scope.dim(last.extent)
+            if not before:
+                low = writer.mul(begin, scope.dim(grain))
+                high = writer.minimum(writer.mul(end, scope.dim(grain)), extent)
+                self._vector_loop(scope, last, low, high)
+                return
+            rows = scope.dim(product([axis.extent for axis in before]))
+            low = writer.mul(begin, scope.dim(per_task))
+            high = writer.minimum(writer.mul(end, scope.dim(per_task)), rows)
+            self._over_points(scope, before, low, high, lambda inside: self._vector_loop(inside, last, i64(0), extent))
+
+        function = self._function("f", write, plan.lanes)
+        total = product([axis.extent for axis in kernel.axes]) * inner
+        return Phase(function, tasks, isinstance(total, int) and total <= GRAIN)
+
+    def _emit_single(self) -> Phase:
+        """A kernel of one point: no axis at all."""
+
+        def write(writer: FunctionWriter, frame: Frame) -> None:
+            self._statements(Scope(frame), self.kernel.body, 1)
+
+        return Phase(self._function("f", write, 1), 1, True)
+
+    def _vector_loop(self, scope: Scope, axis: Axis, low: Value, high: Value) -> None:
+        """`axis` from low to high: whole unrolled vectors first, then single masked ones."""
+        writer, plan = scope.writer, self.plan
+        lanes, unroll = plan.lanes, plan.unroll
+        if plan.kind == "columns" and self._streams_rows():
+            self._stripe_loop(scope, axis, low, high)
+            return
+        names = [axis.name, *(inner.name for statement in self.kernel.body for inner in statement.axes)]
+        if plan.kind == "pointwise":
+            scope.hoist([statement.value for statement in self.kernel.body], names)
+        count = writer.sub(high, low)
+        width = lanes * unroll
+        body = self._pointwise_body if plan.kind == "pointwise" else self._column_body
+        whole = writer.op("sub nsw", count, writer.op("srem", count, i64(width)))
+        middle = writer.add(low, whole)
+        with writer.loop(low, middle, width) as loop:
+            scopes = [
+                Scope(scope.frame, scope, {axis.name: writer.add(loop.index, i64(lanes * k))}, axis.name)
+                for k in range(unroll)
+            ]
+            body(scope, scopes)
+        with writer.loop(middle, high, lanes) as loop:
+            tail = Scope(scope.frame, scope, {axis.name: loop.index}, axis.name)
+            tail.mask = tail.tail_mask(loop.index, high)
+            body(scope, [tail])
+
+    def _pointwise_body(self, outer: Scope, scopes: list[Scope]) -> None:
+        for statement in self.kernel.body:
+            assert isinstance(statement, Store)
+            for scope in scopes:
+                scope.vector(statement.value)
+            for scope in scopes:
+                scope.store(statement.buffer, statement.indices, statement.value)
+
+    def _column_body(self, outer: Scope, scopes: list[Scope]) -> None:
+        """Reductions over inner axes with one lane for each outer point, then the stores."""
+        for group in groups(self.kernel.body):
+            if isinstance(group[0], Reduce):
+                reduces = [s for s in group if isinstance(s, Reduce)]
+                for scope, states in zip(scopes, self._walk(outer, scopes, reduces, None), strict=True):
+                    for reduce, state in zip(reduces, states, strict=True):
+                        self._define(scope, reduce, state)
+            else:
+                for statement in group:
+                    assert isinstance(statement, Store)
+                    for scope in scopes:
+                        scope.store(statement.buffer, statement.indices, statement.value)
+
+    def _walk(
+        self,
+        outer: Scope,
+        scopes: list[Scope],
+        reduces: Sequence[Reduce],
+        span: tuple[Value, Value] | None,
+    ) -> list[list[State]]:
+        """Reductions walked point by point over their inner axes; `span` cuts the slowest of them."""
+        writer = outer.writer
+        lanes = self.plan.lanes
+        starts = [part for _ in scopes for r in reduces for part in combine.identity(r.combiner, r.value.dtype, lanes)]
+
+        def nest(depth: int, inside: list[Scope], carried: list[Value]) -> list[Value]:
+            axes = [reduce.axes[depth] for reduce in reduces] if depth < len(reduces[0].axes) else []
+            if not axes:
+                return self._advance_all(inside, reduces, carried)
+            low, high = (i64(0), outer.dim(axes[0].extent)) if depth or span is None else span
+            with writer.loop(low, high, 1, carried) as loop:
+                values = {axis.name: loop.index for axis in axes}
+                loop.next = nest(depth + 1, [Scope(s.frame, s, values) for s in inside], loop.carried)
+            return loop.results
+
+        flat = iter(nest(0, scopes, starts))
+        return [
+            [[next(flat) for _ in combine.state_types(r.combiner, r.value.dtype, lanes)] for r in reduces]
+            for _ in scopes
+        ]
+
+    def _advance_all(self, scopes: list[Scope], reduces: Sequence[Reduce], carried: list[Value]) -> list[Value]:
+        following: list[Value] = []
+        remaining = iter(carried)
+        for scope in scopes:
+            for reduce in reduces:
+                size = len(combine.state_types(reduce.combiner, reduce.value.dtype, 1))
+                state = [next(remaining) for _ in range(size)]
+                value = self._element(scope, reduce, vectorized=False)
+                following += combine.advance(scope.writer, reduce.combiner, reduce.value.dtype, state, value)
+        return following
