@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pierian.compiler.codegen.access import address, step
 from pierian.compiler.codegen.evaluate import Dependencies
-from pierian.compiler.dim import Dim
+from pierian.compiler.dim import Dim, product
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce
 from pierian.compiler.kernel.scalar import Scalar, load_parts, postorder
@@ -15,31 +16,71 @@ from pierian.compiler.target.features import Target
 # Axes that a kernel lacks because they have one point.
 NO_ROWS = Axis("%m_", 1)
 NO_COLUMNS = Axis("%n_", 1)
-NO_DEPTH = Axis("%k_", 1)
+
+# Rows up to which rhs is read in place; products with more rows pay for packing it.
+FEW_ROWS = 48
+# Bytes of a right operand that stays in the nearest caches however it is read.
+NEAR = 64 * 1024
+# Elements of float32 along k between two visits of a tile's sums.
+DEPTH = 384
+# Rows of results in one task.
+TASK_ROWS = 168
+# Columns of results in one task.
+TASK_COLUMNS = 256
+# A left operand read in place: bytes between values that follow each other along k, at most.
+FAR = 1024
+# Rows of one tile whose values may share a set of the first-level cache, and the bytes after which sets repeat.
+SAME_SET = 8
+SET_PERIOD = 4096
+# Multiplications from which there should be enough tasks for several threads, and how many are enough.
+SHARED_WORK = 1 << 20
+ENOUGH_TASKS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """A contraction's parts: acc[batch, m, n] = sum over k of lhs[batch, m, k] * rhs[batch, k, n].
+    """A contraction's parts: acc[batch, rows, m, n] = sum over segments, k of lhs[batch, rows, m, k] * rhs[batch, k, n].
 
     Attributes:
-        batch: outer axes looped over one by one.
-        m, n, k: the axes of the tile; of one point where the kernel has none.
+        batch: outer axes that both operands (or only rhs) vary along.
+        rows: outer axes that only lhs varies along, beside m.
+        m, n: the axes of the tile; of one point where the kernel has none.
+        segments: reduced axes around k, such as the rows of a convolution's window.
+        k: the innermost reduced axis.
         rows_contiguous: lhs lies contiguously along k (else along m or nowhere).
         columns_contiguous: rhs lies contiguously along n (else along k or nowhere).
-        rhs_in_place: rhs is one plain load with a constant distance between its rows.
+        lhs_steps: distances of lhs along m and k where it is one plain load with distances known when compiling.
+        rhs_step: distance between the rows of rhs where it is one plain load, contiguous along n.
     """
 
     reduce: Reduce
     lhs: Scalar
     rhs: Scalar
     batch: tuple[Axis, ...]
+    rows: tuple[Axis, ...]
     m: Axis
     n: Axis
+    segments: tuple[Axis, ...]
     k: Axis
     rows_contiguous: bool
     columns_contiguous: bool
-    rhs_in_place: Dim | None
+    lhs_steps: tuple[int, int] | None
+    rhs_step: Dim | None
+
+    @property
+    def depth(self) -> Dim:
+        """Products in one sum."""
+        return product([axis.extent for axis in (*self.segments, self.k)])
+
+    @property
+    def row_count(self) -> Dim:
+        """Points of the axes `rows`."""
+        return product([axis.extent for axis in self.rows])
+
+    @property
+    def batch_count(self) -> Dim:
+        """Points of the axes `batch`."""
+        return product([axis.extent for axis in self.batch])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,46 +90,64 @@ class Tiling:
     Attributes:
         lanes: elements in a vector.
         mr, nr: the register tile: mr rows of nr columns, nr a multiple of lanes.
-        mb, nb, kb: the block one task works on, packed into its scratch memory.
+        tail: rows of a lower last tile, exact; 0 where all tiles have mr rows (some perhaps beyond the matrix).
+        mb, rb, nb: the results one task computes: mb along m at each of rb points of the axes `rows`, nb columns.
+        kb, sb: what is summed between two visits of a tile: kb along k at each of sb points of the segments;
+            with sb above 1, kb is all of k.
+        lhs_in_place: the tile reads lhs where it lies.
+        rhs_in_place: the tile reads rhs where it lies: `never`, `always`, or with `few rows`, decided in each run.
     """
 
     lanes: int
     mr: int
     nr: int
+    tail: int
     mb: int
+    rb: int
     nb: int
     kb: int
+    sb: int
+    lhs_in_place: bool
+    rhs_in_place: str
+
+    @property
+    def part(self) -> int:
+        """Products summed between two visits of a tile, at most."""
+        return self.kb * self.sb
 
     @property
     def lhs_stride(self) -> int:
-        """Distance of packed lhs rows (or columns): off a power of two, so that rows do not share cache sets."""
-        return self.kb + self.lanes
+        """Distance of packed lhs rows: off a power of two, so that rows do not share cache sets."""
+        return self.part + self.lanes
 
 
 def classify(kernel: Kernel) -> Roles:
     """The parts the axes of a contraction kernel play.
 
     Raises:
-        LoweringError: the kernel is no sum of products over one axis.
+        LoweringError: the kernel is no sum of products.
     """
     reduces = [statement for statement in kernel.body if isinstance(statement, Reduce)]
-    if len(reduces) != 1 or reduces[0].combiner != "sum" or reduces[0].value.op != "mul" or len(reduces[0].axes) != 1:
-        raise LoweringError("a contraction kernel must be one sum of products over one axis")
+    if len(reduces) != 1 or reduces[0].combiner != "sum" or reduces[0].value.op != "mul" or not reduces[0].axes:
+        raise LoweringError("a contraction kernel must be one sum of products")
     (reduce,) = reduces
     lhs, rhs = reduce.value.args
     depends = Dependencies()
     left, right = depends.of(lhs), depends.of(rhs)
-    rows = [axis for axis in kernel.axes if axis.name in left and axis.name not in right]
-    columns = [axis for axis in kernel.axes if axis.name in right and axis.name not in left]
-    m = rows[-1] if rows else NO_ROWS
-    n = columns[-1] if columns else NO_COLUMNS
-    k = reduce.axes[0]
-    batch = tuple(axis for axis in kernel.axes if axis not in (m, n))
+    only_left = [axis for axis in kernel.axes if axis.name in left and axis.name not in right]
+    only_right = [axis for axis in kernel.axes if axis.name in right and axis.name not in left]
+    m = only_left[-1] if only_left else NO_ROWS
+    n = only_right[-1] if only_right else NO_COLUMNS
+    k = reduce.axes[-1]
+    segments = tuple(axis for axis in reduce.axes[:-1] if axis.extent != 1)
+    rows = tuple(only_left[:-1])
+    batch = tuple(axis for axis in kernel.axes if axis not in (m, n, *rows))
     return Roles(
-        reduce, lhs, rhs, batch, m, n, k,
+        reduce, lhs, rhs, batch, rows, m, n, segments, k,
         _is_contiguous(kernel, lhs, k.name),
         _is_contiguous(kernel, rhs, n.name) or not _is_contiguous(kernel, rhs, k.name),
-        _row_distance(kernel, rhs, k.name, n.name),
+        _lhs_steps(kernel, lhs, m, k, segments),
+        _rhs_step(kernel, rhs, k, n) if not segments else None,
     )  # fmt: skip
 
 
@@ -103,56 +162,133 @@ def _is_contiguous(kernel: Kernel, operand: Scalar, axis: str) -> bool:
     return False
 
 
-def _row_distance(kernel: Kernel, rhs: Scalar, k: str, n: str) -> Dim | None:
-    if rhs.op != "load":
+def _plain_load(kernel: Kernel, operand: Scalar) -> Dim | None:
+    """The position an operand is loaded from where it is one load at an affine position."""
+    if operand.op != "load":
         return None
-    name, indices = load_parts(rhs)
+    name, indices = load_parts(operand)
     buffer = next(buffer for buffer in kernel.buffers if buffer.name == name)
-    where = address(buffer, indices)
-    if where.computed or step(where.known, n) != 1:
+    if buffer.dtype is not operand.dtype:
         return None
-    return step(where.known, k)
+    where = address(buffer, indices)
+    return None if where.computed else where.known
+
+
+def _lhs_steps(kernel: Kernel, lhs: Scalar, m: Axis, k: Axis, segments: tuple[Axis, ...]) -> tuple[int, int] | None:
+    known = _plain_load(kernel, lhs)
+    if known is None or any(step(known, axis.name) is None for axis in segments):
+        return None
+    along_m, along_k = step(known, m.name), step(known, k.name)
+    return (along_m, along_k) if isinstance(along_m, int) and isinstance(along_k, int) else None
+
+
+def _rhs_step(kernel: Kernel, rhs: Scalar, k: Axis, n: Axis) -> Dim | None:
+    known = _plain_load(kernel, rhs)
+    return step(known, k.name) if known is not None and step(known, n.name) == 1 else None
 
 
 def choose_tiling(roles: Roles, target: Target) -> Tiling:
     """Register tile and blocks for a target; known sizes get tiles that waste little."""
     bits = roles.reduce.value.dtype.bits
-    lanes = target.lanes(bits)
-    vectors = 2
-    n = roles.n.extent
-    if isinstance(n, int) and n <= lanes:
-        vectors = 1
-    # Accumulators, one row of rhs, and one value of lhs must fit the registers.
-    mr = max(1, (target.vector_registers - vectors - 1) // vectors)
-    mr = min(mr, 14)
-    m = roles.m.extent
-    if isinstance(m, int):
-        mr = _best_rows(m, mr)
-    nr = vectors * lanes
     itemsize = bits // 8
-    kb = 384 * 4 // itemsize
-    if isinstance(roles.k.extent, int):
-        blocks = max(1, -(-roles.k.extent // kb))
-        kb = max(8, -(-(-(-roles.k.extent // blocks)) // 8) * 8)
-    mb = mr * max(1, 168 // mr)
-    nb = max(nr, 256 // nr * nr)
+    lanes = target.lanes(bits)
+    m, n = roles.m.extent, roles.n.extent
+    vectors = 1 if isinstance(n, int) and n <= lanes else 2
+    nr = vectors * lanes
+    # Accumulators, one row of rhs, and one value of lhs must fit the registers.
+    most = min(14, max(1, (target.vector_registers - vectors - 1) // vectors))
+    mr = _best_rows(m, most) if isinstance(m, int) else most
+    tail = m % mr if isinstance(m, int) else 0
+    kb, sb = _depth_blocks(roles, DEPTH * 4 // itemsize)
+    lhs_in_place = _reads_lhs_in_place(roles, mr, itemsize)
+    mb, rb = _row_blocks(roles, mr)
+    nb = max(nr, TASK_COLUMNS // nr * nr)
     if isinstance(n, int):
-        blocks = max(1, -(-n // nb))
-        if blocks == 1 and isinstance(m, int) and isinstance(roles.k.extent, int) and m * n * roles.k.extent > 1 << 20:
-            blocks = 2
-        nb = -(-(-(-max(n, 1) // blocks)) // nr) * nr
-    if isinstance(m, int):
-        blocks = max(1, -(-m // mb))
-        mb = -(-(-(-max(m, 1) // blocks)) // mr) * mr
-    return Tiling(lanes, mr, nr, mb, nb, kb)
+        nb = _even(max(n, 1), nb, nr)
+    mb, rb, nb = _enough_tasks(roles, mr, nr, mb, rb, nb)
+    return Tiling(lanes, mr, nr, tail, mb, rb, nb, kb, sb, lhs_in_place, _reads_rhs_in_place(roles, itemsize))
 
 
 def _best_rows(m: int, most: int) -> int:
-    """The tile height that leaves the fewest rows of the last tile empty; the taller of equals."""
-    if m <= most:
-        return max(m, 1)
+    """The tile height for m rows: low last tiles keep fewer sums under way, so the fewest tiles, evenly filled."""
+    tiles = -(-max(m, 1) // most)
+    even = -(-max(m, 1) // tiles)
+    exact = [rows for rows in range(most, max(1, even - 3) - 1, -1) if max(m, 1) % rows == 0]
+    return exact[0] if exact else even
 
-    def waste(rows: int) -> float:
-        return -(-m // rows) * rows * (1 + 1.0 / rows)
 
-    return min(range(most, most // 2, -1), key=waste)
+def _even(size: int, most: int, multiple: int) -> int:
+    """Blocks of at most `most`, as even as multiples of `multiple` allow."""
+    blocks = -(-size // most)
+    return -(-(-(-size // blocks)) // multiple) * multiple
+
+
+def _depth_blocks(roles: Roles, most: int) -> tuple[int, int]:
+    depth = roles.k.extent
+    count = product([axis.extent for axis in roles.segments])
+    most += most // 2 if isinstance(roles.depth, int) and roles.depth <= most + most // 2 else 0
+    if not isinstance(depth, int):
+        return most, 1
+    if roles.segments and depth <= most // 2:
+        sb = most // max(depth, 1)
+        if isinstance(count, int):
+            sb = _even(max(count, 1), sb, 1)
+        if sb > 1:
+            return max(depth, 1), sb
+    return _even(max(depth, 1), most, 8), 1
+
+
+def _row_blocks(roles: Roles, mr: int) -> tuple[int, int]:
+    m, count = roles.m.extent, roles.row_count
+    mb = mr * max(1, TASK_ROWS // mr)
+    if not isinstance(m, int):
+        return mb, 1
+    mb = _even(max(m, 1), mb, mr)
+    if mb < m or not roles.rows:
+        return mb, 1
+    rb = max(1, TASK_ROWS // mb)
+    return mb, _even(max(count, 1), rb, 1) if isinstance(count, int) else rb
+
+
+def _enough_tasks(roles: Roles, mr: int, nr: int, mb: int, rb: int, nb: int) -> tuple[int, int, int]:
+    """Smaller blocks where all sizes are known and there would be too few tasks to share out."""
+    m, n, count = roles.m.extent, roles.n.extent, roles.row_count
+    batch, depth = roles.batch_count, roles.depth
+    if not (isinstance(m, int) and isinstance(n, int) and isinstance(count, int)):
+        return mb, rb, nb
+    if not (isinstance(batch, int) and isinstance(depth, int)) or batch * count * m * n * depth < SHARED_WORK:
+        return mb, rb, nb
+
+    def tasks() -> int:
+        return batch * -(-count // rb) * -(-m // mb) * -(-n // nb)
+
+    while tasks() < ENOUGH_TASKS:
+        if nb > 2 * nr:
+            nb = _even(n, max(nr, nb // 2), nr)
+        elif rb > 1:
+            rb = -(-rb // 2)
+        elif mb > 4 * mr:
+            mb = _even(m, mb // 2, mr)
+        else:
+            break
+    return mb, rb, nb
+
+
+def _reads_lhs_in_place(roles: Roles, mr: int, itemsize: int) -> bool:
+    """Where packing would gain nothing: rows known exactly, near each other, and in different sets of the cache."""
+    if roles.lhs_steps is None or not isinstance(roles.m.extent, int):
+        return False
+    along_m, along_k = roles.lhs_steps
+    if along_k == 1:
+        sets = SET_PERIOD // math.gcd(SET_PERIOD, max(along_m, 1) * itemsize)
+        return -(-mr // sets) <= SAME_SET
+    return along_m == 1 and along_k * itemsize <= FAR
+
+
+def _reads_rhs_in_place(roles: Roles, itemsize: int) -> str:
+    if roles.rhs_step is None:
+        return "never"
+    m, size = roles.m.extent * roles.row_count, roles.n.extent * roles.depth * itemsize
+    if isinstance(m, int):
+        return "always" if m <= FEW_ROWS or (isinstance(size, int) and size <= NEAR) else "never"
+    return "few rows"

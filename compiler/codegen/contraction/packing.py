@@ -1,4 +1,4 @@
-"""Packing: a block of an operand copied into the task's scratch memory, read through its index map (whatever that is).
+"""Packing: a block of an operand copied to where the microkernel wants it, read through its index map (whatever that is).
 
 Each operand is walked along the axis it lies contiguously along, so that loads are vectors. A right operand that lies
 contiguously along k is transposed in registers, a square of vectors at a time.
@@ -58,29 +58,23 @@ def pack_panels(
     count: tuple[Value, Value],
     target: Value,
     nr: int,
-    panel: Value,
 ) -> None:
-    """Right operand contiguous along n: panels of `nr` columns, each row-major, `panel` elements apart."""
+    """A right operand contiguous along n: count[0] rows of one panel, `nr` columns each, of which count[1] exist."""
     writer, lanes = scope.writer, scope.frame.lanes
     element = operand.dtype.llvm
-    with writer.loop(i64(0), count[1], nr) as block:
-        first = writer.gep(target, element, writer.mul(writer.op("sdiv", block.index, i64(nr)), panel))
-        left = writer.minimum(writer.sub(count[1], block.index), i64(nr))
 
-        def copy(masked: bool, block_index: Value = block.index, first: Value = first, left: Value = left) -> None:
-            with writer.loop(i64(0), count[0]) as row:
-                line = Scope(scope.frame, scope, {k.name: writer.add(begin[0], row.index)})
-                start = writer.gep(first, element, writer.mul(row.index, i64(nr)))
-                for offset in range(0, nr, lanes):
-                    at = writer.add(begin[1], writer.add(block_index, i64(offset)))
-                    inside = Scope(scope.frame, line, {n.name: at}, n.name)
-                    if masked:
-                        inside.mask = inside.tail_mask(i64(offset), left)
-                    writer.store(
-                        inside.vector(operand), writer.gep(start, element, i64(offset)), operand.dtype.itemsize
-                    )
+    def copy(masked: bool) -> None:
+        with writer.loop(i64(0), count[0]) as row:
+            line = Scope(scope.frame, scope, {k.name: writer.add(begin[0], row.index)})
+            start = writer.gep(target, element, writer.mul(row.index, i64(nr)))
+            for offset in range(0, nr, lanes):
+                inside = Scope(scope.frame, line, {n.name: writer.add(begin[1], i64(offset))}, n.name)
+                if masked:
+                    inside.mask = inside.tail_mask(i64(offset), count[1])
+                where = writer.gep(start, element, i64(offset))
+                writer.store(inside.vector(operand), where, operand.dtype.itemsize)
 
-        _either(writer, writer.cmp("icmp eq", left, i64(nr)), lambda: copy(False), lambda: copy(True))
+    _either(writer, writer.cmp("icmp eq", count[1], i64(nr)), lambda: copy(False), lambda: copy(True))
 
 
 def pack_transposed(
@@ -92,17 +86,14 @@ def pack_transposed(
     count: tuple[Value, Value],
     target: Value,
     nr: int,
-    panel: Value,
 ) -> None:
-    """Right operand contiguous along k: squares of lanes x lanes are read along k and transposed in registers."""
+    """The same for one contiguous along k: squares of lanes x lanes are read along k and transposed in registers."""
     writer, lanes = scope.writer, scope.frame.lanes
     element = operand.dtype.llvm
     last_column = writer.sub(writer.add(begin[1], count[1]), i64(1))
     end = writer.add(begin[0], count[0])
     with writer.loop(i64(0), count[1], lanes) as column:
-        number = writer.op("sdiv", column.index, i64(nr))
-        inside_panel = writer.sub(column.index, writer.mul(number, i64(nr)))
-        first = writer.gep(target, element, writer.add(writer.mul(number, panel), inside_panel))
+        first = writer.gep(target, element, column.index)
 
         def square(row: Value, masked: bool, column_index: Value = column.index, first: Value = first) -> None:
             at_k = writer.add(begin[0], row)
@@ -115,8 +106,13 @@ def pack_transposed(
                     inside.mask = inside.tail_mask(at_k, end)
                 lines.append(inside.vector(operand))
             for lane, line in enumerate(transpose(writer, lines)):
-                where = writer.gep(first, element, writer.mul(writer.add(row, i64(lane)), i64(nr)))
-                writer.store(line, where, operand.dtype.itemsize)
+                at = writer.add(row, i64(lane))
+                where = writer.gep(first, element, writer.mul(at, i64(nr)))
+                if masked and lane:  # what follows belongs to other parts, perhaps to other threads
+                    with writer.when(writer.cmp("icmp slt", at, count[0])):
+                        writer.store(line, where, operand.dtype.itemsize)
+                else:
+                    writer.store(line, where, operand.dtype.itemsize)
 
         whole = writer.op("and", count[0], i64(-lanes))
         with writer.loop(i64(0), whole, lanes) as row:

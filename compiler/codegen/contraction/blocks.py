@@ -1,0 +1,324 @@
+"""Second phase of a contraction: tasks are blocks of results, computed tile by tile.
+
+A task walks the reduced axes part by part: lhs is packed into the worker's scratch memory where it is not read in place, then the
+microkernel runs over the tiles. Sums that are not complete wait in scratch; after the last part the epilogue takes them row by row,
+in vectors. The order of additions depends on sizes only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pierian.compiler.codegen.abi import PHASE_PARAMETERS
+from pierian.compiler.codegen.access import address, step
+from pierian.compiler.codegen.contraction.microkernel import MicroShape, emit_microkernel
+from pierian.compiler.codegen.contraction.packing import pack_rows
+from pierian.compiler.codegen.contraction.parts import (
+    Part,
+    decompose,
+    each,
+    panel_count,
+    panel_elements,
+    part_at,
+    part_count,
+    reads_rhs_in_place,
+    rhs_batch,
+)
+from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope
+from pierian.compiler.codegen.writer import FALSE, FunctionWriter, Value, i64, vector
+from pierian.compiler.dim import Dim, ceildiv, product
+from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.nodes import Kernel, Store
+from pierian.compiler.kernel.scalar import Scalar, load_parts
+from pierian.compiler.schedule.contraction import Roles, Tiling
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What a task computes: first points and counts along m, the axes `rows`, and n."""
+
+    first_row: Value
+    height: Value
+    first_point: Value
+    points: Value
+    first_column: Value
+    width: Value
+    rhs_batch: Value
+
+
+class BlockEmitter:
+    """Writes the function `name` and its microkernels; `lhs` and `rhs` are the operands with elementary functions
+    expanded, as is the body of `kernel`."""
+
+    def __init__(
+        self, name: str, kernel: Kernel, roles: Roles, tiling: Tiling, operands: tuple[Scalar, Scalar], isa: str
+    ) -> None:
+        self.name = name
+        self.writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=isa)
+        self.frame = Frame(self.writer, kernel, tiling.lanes, Dependencies())
+        self.roles = roles
+        self.tiling = tiling
+        self.lhs, self.rhs = operands
+        self.dtype = roles.reduce.value.dtype
+        self.stores = [statement for statement in kernel.body if isinstance(statement, Store)]
+        self.single = part_count(roles, tiling) == 1
+        t = tiling
+        if t.lhs_in_place:
+            assert roles.lhs_steps is not None
+            self.row_step, self.depth_step = roles.lhs_steps
+            self.point_elements = 0
+        elif roles.rows_contiguous:
+            self.row_step, self.depth_step = t.lhs_stride, 1
+            self.point_elements = t.mb * t.lhs_stride
+        else:
+            self.row_step, self.depth_step = 1, t.mb + t.lanes
+            self.point_elements = t.part * (t.mb + t.lanes)
+        self.segmented = t.lhs_in_place and t.sb > 1
+        size = self.dtype.itemsize
+        self.sums_offset = _aligned(t.rb * self.point_elements * size)
+        self.table_offset = self.sums_offset + (0 if self.single else _aligned(t.rb * t.mb * t.nb * size))
+
+    @property
+    def tasks(self) -> Dim:
+        """How many blocks."""
+        r, t = self.roles, self.tiling
+        return r.batch_count * ceildiv(r.row_count, t.rb) * ceildiv(r.m.extent, t.mb) * ceildiv(r.n.extent, t.nb)
+
+    @property
+    def scratch(self) -> Dim:
+        """Bytes each worker needs."""
+        table = product([axis.extent for axis in self.roles.segments]) * 8 if self.segmented else 0
+        return self.table_offset + table
+
+    def emit(self) -> list[FunctionWriter]:
+        """The microkernels, then the phase's function."""
+        r, t = self.roles, self.tiling
+        heights = [t.mr, *([t.tail] if t.tail else [])]
+        stride = t.nr if t.rhs_in_place == "never" else None
+        micros = [
+            emit_microkernel(
+                self._micro(height), self.dtype,
+                MicroShape(height, t.nr, t.lanes, self.row_step, self.depth_step, stride, self.segmented),
+            )
+            for height in heights
+        ]  # fmt: skip
+        w = self.writer
+        scope = Scope(self.frame)
+        scratch = w.arg("scratch")
+        self.sums = w.gep(scratch, "i8", i64(self.sums_offset))
+        self.table = w.gep(scratch, "i8", i64(self.table_offset))
+        self.tile = w.alloca(self.dtype.llvm, t.mr * t.nr)
+        self.in_place = reads_rhs_in_place(scope, r, t)
+        self.rhs_axes = rhs_batch(r, self.frame.dependencies.of(self.rhs))
+        if self.segmented:
+            self._write_table(scope)
+        self._tasks(scope)
+        w.ret()
+        return [*micros, w]
+
+    def _micro(self, height: int) -> str:
+        return f"{self.name}_micro{height}"
+
+    def _write_table(self, scope: Scope) -> None:
+        """Where the values of lhs begin for each point of the segment axes, from those of the first point on."""
+        w, r = self.writer, self.roles
+        known = self._lhs_position()
+        total = product([axis.extent for axis in r.segments])
+        with w.loop(i64(0), scope.dim(total)) as loop:
+            values = decompose(w, loop.index, r.segments, scope)
+            inside = Scope(self.frame, scope, values)
+            offset = i64(0)
+            for axis in r.segments:
+                distance = step(known, axis.name)
+                assert distance is not None
+                offset = w.add(offset, w.mul(values[axis.name], inside.dim(distance)))
+            w.store(offset, w.gep(self.table, "i64", loop.index), 8)
+
+    def _lhs_position(self) -> Dim:
+        name, indices = load_parts(self.lhs)
+        return address(self.frame.buffers[name], indices).known
+
+    # --- blocks --------------------------------------------------------------------------------------------------
+
+    def _tasks(self, scope: Scope) -> None:
+        w, r, t = self.writer, self.roles, self.tiling
+        rows, columns, points = scope.dim(r.m.extent), scope.dim(r.n.extent), scope.dim(r.row_count)
+        row_blocks = scope.dim(ceildiv(r.m.extent, t.mb))
+        point_blocks = scope.dim(ceildiv(r.row_count, t.rb))
+        column_blocks = scope.dim(ceildiv(r.n.extent, t.nb))
+        # Neighbouring tasks share the block of columns: rhs stays in cache.
+        with w.loop(w.arg("begin"), w.arg("end")) as task:
+            rest = task.index
+            row_block, rest = self._divide(rest, row_blocks)
+            point_block, rest = self._divide(rest, point_blocks)
+            column_block, rest = self._divide(rest, column_blocks)
+            values = decompose(w, rest, r.batch, scope)
+            number = i64(0)
+            for axis in self.rhs_axes:
+                number = w.add(w.mul(number, scope.dim(axis.extent)), values[axis.name])
+            first_row = w.mul(row_block, i64(t.mb))
+            first_point = w.mul(point_block, i64(t.rb))
+            first_column = w.mul(column_block, i64(t.nb))
+            block = _Block(
+                first_row, w.minimum(w.sub(rows, first_row), i64(t.mb)),
+                first_point, w.minimum(w.sub(points, first_point), i64(t.rb)) if r.rows else i64(1),
+                first_column, w.minimum(w.sub(columns, first_column), i64(t.nb)), number,
+            )  # fmt: skip
+            inside = Scope(self.frame, scope, values)
+            with each(inside, inside.dim(part_count(r, t))) as index:
+                part = part_at(inside, r, t, index)
+                if not t.lhs_in_place:
+                    self._pack_lhs(inside, block, part)
+                self._tiles(inside, block, part)
+
+    def _divide(self, value: Value, by: Value) -> tuple[Value, Value]:
+        """Remainder and quotient."""
+        if by.text == "1":
+            return i64(0), value
+        return self.writer.op("srem", value, by), self.writer.op("sdiv", value, by)
+
+    def _pack_lhs(self, scope: Scope, block: _Block, part: Part) -> None:
+        w, r = self.writer, self.roles
+        element = self.dtype.llvm
+        with each(scope, block.points) as point:
+            rows = decompose(w, w.add(block.first_point, point), r.rows, scope)
+            place = w.gep(w.arg("scratch"), element, w.mul(point, i64(self.point_elements)))
+            with each(scope, part.segments) as segment:
+                values = decompose(w, w.add(part.segment, segment), r.segments, scope)
+                inside = Scope(self.frame, scope, {**rows, **values})
+                before = w.mul(w.mul(segment, scope.dim(r.k.extent)), i64(self.depth_step))
+                target = w.gep(place, element, before)
+                m, k = (block.first_row, block.height), (part.start, part.count)
+                if r.rows_contiguous:
+                    begin, count = (m[0], k[0]), (m[1], k[1])
+                    pack_rows(inside, self.lhs, r.m, r.k, begin, count, target, i64(self.row_step))
+                else:
+                    begin, count = (k[0], m[0]), (k[1], m[1])
+                    pack_rows(inside, self.lhs, r.k, r.m, begin, count, target, i64(self.depth_step))
+
+    # --- tiles ---------------------------------------------------------------------------------------------------
+
+    def _tiles(self, scope: Scope, block: _Block, part: Part) -> None:
+        w, t = self.writer, self.tiling
+        with w.loop(i64(0), block.width, t.nr) as column:
+            columns = w.minimum(w.sub(block.width, column.index), i64(t.nr))
+            first_column = w.add(block.first_column, column.index)
+            rhs = self._rhs_address(scope, block, part, first_column, columns)
+            with each(scope, block.points) as point:
+                values = decompose(w, w.add(block.first_point, point), self.roles.rows, scope)
+                inside = Scope(self.frame, scope, values)
+                lhs = self._lhs_address(inside, block, part, point)
+                # Tiles whose sums wait lie one after the other, each mr x nr.
+                offset = w.add(w.mul(column.index, i64(t.rb * t.mb)), w.mul(point, i64(t.mb * t.nr)))
+                sums = w.gep(self.sums, self.dtype.llvm, offset)
+                whole = w.sub(block.height, w.op("srem", block.height, i64(t.mr))) if t.tail else block.height
+                with w.loop(i64(0), whole, t.mr) as row:
+                    self._tile(inside, block, part, t.mr, row.index, lhs, rhs, sums, first_column, columns)
+                if t.tail:
+                    with w.when(w.cmp("icmp slt", whole, block.height)):
+                        self._tile(inside, block, part, t.tail, whole, lhs, rhs, sums, first_column, columns)
+
+    def _tile(
+        self, scope: Scope, block: _Block, part: Part, height: int, row: Value, lhs: Value, rhs: tuple[Value, Value],
+        sums: Value, first_column: Value, columns: Value,
+    ) -> None:  # fmt: skip
+        w, t = self.writer, self.tiling
+        at = w.gep(lhs, self.dtype.llvm, w.mul(row, i64(self.row_step)))
+        tile = self.tile if self.single else w.gep(sums, self.dtype.llvm, w.mul(row, i64(t.nr)))
+        resume = FALSE if self.single else w.op("xor", part.first, Value("true", "i1"))
+        if self.segmented:
+            depth, table, segments = part.count, w.gep(self.table, "i64", part.segment), part.segments
+        else:
+            depth, table, segments = w.mul(part.segments, part.count), Value("null", "ptr"), i64(1)
+        w.call(self._micro(height), "void", [at, *rhs, depth, tile, resume, table, segments])
+        rows = w.minimum(w.sub(block.height, row), i64(height)) if height == t.mr else i64(height)
+        first_row = w.add(block.first_row, row)
+        if self.single:
+            self._epilogue(scope, tile, first_row, first_column, rows, columns)
+        else:
+            with w.when(part.last):
+                self._epilogue(scope, tile, first_row, first_column, rows, columns)
+
+    def _lhs_address(self, scope: Scope, block: _Block, part: Part, point: Value) -> Value:
+        """Where the values of the block's first row begin: in the matrix, or packed."""
+        w, r = self.writer, self.roles
+        element = self.dtype.llvm
+        if not self.tiling.lhs_in_place:
+            return w.gep(w.arg("scratch"), element, w.mul(point, i64(self.point_elements)))
+        if self.segmented:  # the table has the distances from the first segment
+            segments = {axis.name: i64(0) for axis in r.segments}
+        else:
+            segments = decompose(w, part.segment, r.segments, scope)
+        place = {r.m.name: block.first_row, r.k.name: part.start, **segments}
+        inside = Scope(self.frame, scope, place)
+        name, _ = load_parts(self.lhs)
+        return w.gep(self.frame.parameters.buffers[name], element, inside.dim(self._lhs_position()))
+
+    def _rhs_address(
+        self, scope: Scope, block: _Block, part: Part, first_column: Value, columns: Value
+    ) -> tuple[Value, Value]:
+        """Where the microkernel reads rhs and the distance of its rows: the packed panel, or the matrix itself."""
+        w, r, t = self.writer, self.roles, self.tiling
+        element = self.dtype.llvm
+        panel = w.add(w.mul(block.rhs_batch, scope.dim(panel_count(r, t))), w.op("sdiv", first_column, i64(t.nr)))
+        at = w.add(w.mul(panel, scope.dim(panel_elements(r, t))), w.mul(part.row, i64(t.nr)))
+        packed = w.gep(self.frame.parameters.shared, element, at)
+        if t.rhs_in_place == "never":
+            return packed, i64(t.nr)
+        assert r.rhs_step is not None
+        name, indices = load_parts(self.rhs)
+        buffer = self.frame.buffers[name]
+        place = Scope(self.frame, scope, {r.k.name: part.start, r.n.name: first_column})
+        direct = w.gep(self.frame.parameters.buffers[name], element, place.dim(address(buffer, indices).known))
+        stride = scope.dim(r.rhs_step)
+        if t.rhs_in_place == "always" and isinstance(r.n.extent, int) and r.n.extent % t.nr == 0:
+            return direct, stride
+        use = w.cmp("icmp eq", columns, i64(t.nr))
+        if self.in_place is not None:
+            use = w.op("and", use, self.in_place)
+        return w.select(use, direct, packed), w.select(use, stride, i64(t.nr))
+
+    # --- results -------------------------------------------------------------------------------------------------
+
+    def _epilogue(
+        self, scope: Scope, tile: Value, first_row: Value, first_column: Value, rows: Value, columns: Value
+    ) -> None:
+        """The stores, row by row in vectors; a tile at the right edge is masked."""
+        w, t = self.writer, self.tiling
+        n = self.roles.n.extent
+        if isinstance(n, int) and n % t.nr == 0:
+            self._rows(scope, tile, first_row, first_column, rows, None)
+            return
+        full = w.cmp("icmp eq", columns, i64(t.nr))
+        yes, no, done = w.label("full"), w.label("edge"), w.label("stored")
+        w.cond_br(full, yes, no)
+        w.start(yes)
+        self._rows(scope, tile, first_row, first_column, rows, None)
+        w.br(done)
+        w.start(no)
+        self._rows(scope, tile, first_row, first_column, rows, columns)
+        w.br(done)
+        w.start(done)
+
+    def _rows(
+        self, scope: Scope, tile: Value, first_row: Value, first_column: Value, rows: Value, columns: Value | None
+    ) -> None:
+        w, r, t = self.writer, self.roles, self.tiling
+        element = self.dtype.llvm
+        total = ir.reduced(r.reduce.name, self.dtype)
+        with w.loop(i64(0), rows) as row:
+            line = Scope(self.frame, scope, {r.m.name: w.add(first_row, row.index)})
+            for offset in range(0, t.nr, t.lanes):
+                values = {r.n.name: w.add(first_column, i64(offset))}
+                inside = Scope(self.frame, line, values, r.n.name)
+                if columns is not None:
+                    inside.mask = inside.tail_mask(i64(offset), columns)
+                at = w.add(w.mul(row.index, i64(t.nr)), i64(offset))
+                sums = w.load(w.gep(tile, element, at), vector(element, t.lanes), self.dtype.itemsize)
+                inside.define(total, sums)
+                for store in self.stores:
+                    inside.store(store.buffer, store.indices, store.value)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 64) * 64

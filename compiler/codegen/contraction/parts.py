@@ -1,0 +1,109 @@
+"""How the reduced axes of a contraction are cut into parts, and where packed operands lie; shared by both of its phases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pierian.compiler.codegen.evaluate import Scope
+from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
+from pierian.compiler.dim import Dim, ceildiv, maximum, product
+from pierian.compiler.kernel.nodes import Axis
+from pierian.compiler.schedule.contraction import FEW_ROWS, Roles, Tiling
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A range of the reduced axes, as values in the function being written.
+
+    Attributes:
+        segment, segments: first point of the segment axes, and how many.
+        start, count: first point of k, and how many, at each of them.
+        row: how many products come before it in the whole sum.
+        first, last: whether nothing has been summed before, and whether nothing is left after it.
+    """
+
+    segment: Value
+    segments: Value
+    start: Value
+    count: Value
+    row: Value
+    first: Value
+    last: Value
+
+
+def part_count(roles: Roles, tiling: Tiling) -> Dim:
+    """How many parts; an empty sum has one."""
+    segments = ceildiv(product([axis.extent for axis in roles.segments]), tiling.sb)
+    blocks: Dim = 1 if tiling.sb > 1 else ceildiv(roles.k.extent, tiling.kb)
+    return maximum(segments, 1) * maximum(blocks, 1)
+
+
+def part_at(scope: Scope, roles: Roles, tiling: Tiling, index: Value) -> Part:
+    """The part of an index."""
+    w = scope.writer
+    depth = scope.dim(roles.k.extent)
+    total = scope.dim(product([axis.extent for axis in roles.segments]))
+    if tiling.sb > 1:
+        group, start, count = index, i64(0), depth
+    else:
+        blocks = scope.dim(maximum(ceildiv(roles.k.extent, tiling.kb), 1))
+        group = w.op("sdiv", index, blocks) if roles.segments else i64(0)
+        block = w.sub(index, w.mul(group, blocks)) if roles.segments else index
+        start = w.mul(block, i64(tiling.kb))
+        count = w.minimum(w.sub(depth, start), i64(tiling.kb))
+    segment = w.mul(group, i64(tiling.sb))
+    segments = w.minimum(w.sub(total, segment), i64(tiling.sb)) if roles.segments else i64(1)
+    row = w.add(w.mul(segment, depth), start)
+    parts = scope.dim(part_count(roles, tiling))
+    first = w.cmp("icmp eq", index, i64(0))
+    last = w.cmp("icmp eq", w.add(index, i64(1)), parts)
+    return Part(segment, segments, start, count, row, first, last)
+
+
+def decompose(w: FunctionWriter, index: Value, axes: Sequence[Axis], scope: Scope) -> dict[str, Value]:
+    """The values of several axes at one point of their product."""
+    values: dict[str, Value] = {}
+    rest = index
+    for position in range(len(axes) - 1, -1, -1):
+        axis = axes[position]
+        if position == 0:
+            values[axis.name] = rest
+        else:
+            extent = scope.dim(axis.extent)
+            values[axis.name] = w.op("srem", rest, extent)
+            rest = w.op("sdiv", rest, extent)
+    return values
+
+
+def panel_elements(roles: Roles, tiling: Tiling) -> Dim:
+    """Elements of one packed panel of rhs: `nr` columns over all products."""
+    return roles.depth * tiling.nr
+
+
+def panel_count(roles: Roles, tiling: Tiling) -> Dim:
+    """Panels of rhs at one point of the batch."""
+    return ceildiv(roles.n.extent, tiling.nr)
+
+
+def rhs_batch(roles: Roles, right: frozenset[str]) -> tuple[Axis, ...]:
+    """The batch axes that rhs, which depends on `right`, varies along."""
+    return tuple(axis for axis in roles.batch if axis.name in right)
+
+
+def reads_rhs_in_place(scope: Scope, roles: Roles, tiling: Tiling) -> Value | None:
+    """Whether full panels are read where they lie, decided in the run; None where it is known (see the tiling)."""
+    if tiling.rhs_in_place != "few rows":
+        return None
+    return scope.writer.cmp("icmp sle", scope.dim(roles.m.extent * roles.row_count), i64(FEW_ROWS))
+
+
+@contextmanager
+def each(scope: Scope, count: Value) -> Iterator[Value]:
+    """A loop over 0 <= i < count; no loop at all for one turn."""
+    if count.text == "1":
+        yield i64(0)
+        return
+    with scope.writer.loop(i64(0), count) as loop:
+        yield loop.index

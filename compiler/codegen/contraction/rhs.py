@@ -1,0 +1,98 @@
+"""First phase of a contraction: the right operand into panels, each once, in memory that all threads share.
+
+A task is one part of one panel. Panels that are read in place are left out; the last one, if it is not full, is always packed.
+"""
+
+from __future__ import annotations
+
+from pierian.compiler.codegen.abi import PHASE_PARAMETERS
+from pierian.compiler.codegen.contraction.packing import pack_panels, pack_transposed
+from pierian.compiler.codegen.contraction.parts import (
+    decompose,
+    each,
+    panel_count,
+    panel_elements,
+    part_at,
+    part_count,
+    reads_rhs_in_place,
+    rhs_batch,
+)
+from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope
+from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
+from pierian.compiler.dim import Dim, product
+from pierian.compiler.kernel.nodes import Kernel
+from pierian.compiler.kernel.scalar import Scalar
+from pierian.compiler.schedule.contraction import Roles, Tiling
+
+
+class RhsPacker:
+    """Writes the function `name`; `operand` is what rhs is computed by."""
+
+    def __init__(self, name: str, kernel: Kernel, roles: Roles, tiling: Tiling, operand: Scalar, isa: str) -> None:
+        self.writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=isa)
+        self.frame = Frame(self.writer, kernel, tiling.lanes, Dependencies())
+        self.roles = roles
+        self.tiling = tiling
+        self.operand = operand
+        self.batch = rhs_batch(roles, Dependencies().of(operand))
+        self.only_last = tiling.rhs_in_place == "always"
+
+    @property
+    def tasks(self) -> Dim:
+        """Zero where every panel is full and read in place."""
+        n = self.roles.n.extent
+        if self.only_last and isinstance(n, int) and n % self.tiling.nr == 0:
+            return 0
+        panels: Dim = 1 if self.only_last else panel_count(self.roles, self.tiling)
+        return product([axis.extent for axis in self.batch]) * panels * part_count(self.roles, self.tiling)
+
+    @property
+    def elements(self) -> Dim:
+        """Elements of all panels."""
+        panels = panel_count(self.roles, self.tiling) * product([axis.extent for axis in self.batch])
+        return panels * panel_elements(self.roles, self.tiling) if self.tasks != 0 else 0
+
+    def emit(self) -> FunctionWriter:
+        """The function."""
+        w, r, t = self.writer, self.roles, self.tiling
+        scope = Scope(self.frame)
+        parts = scope.dim(part_count(r, t))
+        panels = scope.dim(panel_count(r, t))
+        columns = scope.dim(r.n.extent)
+        in_place = reads_rhs_in_place(scope, r, t)
+        with w.loop(w.arg("begin"), w.arg("end")) as task:
+            outer = w.op("sdiv", task.index, parts)
+            part = w.sub(task.index, w.mul(outer, parts))
+            if self.only_last:
+                batch, panel = outer, w.sub(panels, i64(1))
+            else:
+                batch = w.op("sdiv", outer, panels)
+                panel = w.sub(outer, w.mul(batch, panels))
+            values = decompose(w, batch, self.batch, scope)
+            first = w.mul(panel, i64(t.nr))
+            width = w.minimum(w.sub(columns, first), i64(t.nr))
+            place = w.mul(w.add(w.mul(batch, panels), panel), scope.dim(panel_elements(r, t)))
+            inside = Scope(self.frame, scope, values)
+            wanted = w.cmp("icmp slt", width, i64(t.nr)) if self.only_last else None
+            if in_place is not None:
+                edge = w.cmp("icmp slt", width, i64(t.nr))
+                wanted = w.op("or", edge, w.op("xor", in_place, Value("true", "i1")))
+            if wanted is None:
+                self._pack(inside, part, first, width, place)
+            else:
+                with w.when(wanted):
+                    self._pack(inside, part, first, width, place)
+        w.ret()
+        return w
+
+    def _pack(self, scope: Scope, index: Value, first: Value, width: Value, place: Value) -> None:
+        w, r, t = self.writer, self.roles, self.tiling
+        part = part_at(scope, r, t, index)
+        pack = pack_panels if r.columns_contiguous else pack_transposed
+        panel = w.gep(self.frame.parameters.shared, self.operand.dtype.llvm, place)
+        with each(scope, part.segments) as segment:
+            values = decompose(w, w.add(part.segment, segment), r.segments, scope)
+            row = w.add(part.row, w.mul(segment, scope.dim(r.k.extent)))
+            target = w.gep(panel, self.operand.dtype.llvm, w.mul(row, i64(t.nr)))
+            pack(Scope(self.frame, scope, values), self.operand, r.k, r.n, (part.start, first), (part.count, width),
+                 target, t.nr)  # fmt: skip
