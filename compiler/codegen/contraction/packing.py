@@ -6,8 +6,6 @@ contiguously along k is transposed in registers, a square of vectors at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pierian.compiler.codegen.evaluate import Scope
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.kernel.nodes import Axis
@@ -58,23 +56,32 @@ def pack_panels(
     count: tuple[Value, Value],
     target: Value,
     nr: int,
+    panel: Value,
 ) -> None:
-    """A right operand contiguous along n: count[0] rows of one panel, `nr` columns each, of which count[1] exist."""
+    """A right operand contiguous along n: count[0] rows of count[1] columns into panels of `nr` columns, `panel` elements apart.
+
+    A last panel that is not full keeps room for nr columns."""
     writer, lanes = scope.writer, scope.frame.lanes
     element = operand.dtype.llvm
+    rest = writer.op("srem", count[1], i64(nr))
+    full = writer.sub(count[1], rest)
 
-    def copy(masked: bool) -> None:
-        with writer.loop(i64(0), count[0]) as row:
-            line = Scope(scope.frame, scope, {k.name: writer.add(begin[0], row.index)})
-            start = writer.gep(target, element, writer.mul(row.index, i64(nr)))
-            for offset in range(0, nr, lanes):
-                inside = Scope(scope.frame, line, {n.name: writer.add(begin[1], i64(offset))}, n.name)
-                if masked:
-                    inside.mask = inside.tail_mask(i64(offset), count[1])
-                where = writer.gep(start, element, i64(offset))
-                writer.store(inside.vector(operand), where, operand.dtype.itemsize)
+    def copy(line: Scope, column: Value, row: Value, left: Value | None) -> None:
+        place = writer.add(writer.mul(writer.op("sdiv", column, i64(nr)), panel), writer.mul(row, i64(nr)))
+        start = writer.gep(target, element, place)
+        for offset in range(0, nr, lanes):
+            at = writer.add(begin[1], writer.add(column, i64(offset)))
+            inside = Scope(scope.frame, line, {n.name: at}, n.name)
+            if left is not None:
+                inside.mask = inside.tail_mask(i64(offset), left)
+            writer.store(inside.vector(operand), writer.gep(start, element, i64(offset)), operand.dtype.itemsize)
 
-    _either(writer, writer.cmp("icmp eq", count[1], i64(nr)), lambda: copy(False), lambda: copy(True))
+    with writer.loop(i64(0), count[0]) as row:
+        line = Scope(scope.frame, scope, {k.name: writer.add(begin[0], row.index)})
+        with writer.loop(i64(0), full, nr) as column:
+            copy(line, column.index, row.index, None)
+        with writer.when(writer.cmp("icmp sgt", rest, i64(0))):
+            copy(line, full, row.index, rest)
 
 
 def pack_transposed(
@@ -86,6 +93,7 @@ def pack_transposed(
     count: tuple[Value, Value],
     target: Value,
     nr: int,
+    panel: Value,
 ) -> None:
     """The same for one contiguous along k: squares of lanes x lanes are read along k and transposed in registers."""
     writer, lanes = scope.writer, scope.frame.lanes
@@ -93,7 +101,9 @@ def pack_transposed(
     last_column = writer.sub(writer.add(begin[1], count[1]), i64(1))
     end = writer.add(begin[0], count[0])
     with writer.loop(i64(0), count[1], lanes) as column:
-        first = writer.gep(target, element, column.index)
+        number = writer.op("sdiv", column.index, i64(nr))
+        inside_panel = writer.sub(column.index, writer.mul(number, i64(nr)))
+        first = writer.gep(target, element, writer.add(writer.mul(number, panel), inside_panel))
 
         def square(row: Value, masked: bool, column_index: Value = column.index, first: Value = first) -> None:
             at_k = writer.add(begin[0], row)
@@ -137,15 +147,3 @@ def transpose(writer: FunctionWriter, lines: list[Value]) -> list[Value]:
                 following.append(writer.emit(f"shufflevector {pair}, <{lanes} x i32> <{order}>", type_))
         lines = following
     return lines
-
-
-def _either(writer: FunctionWriter, condition: Value, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
-    yes, no, done = writer.label("yes"), writer.label("no"), writer.label("done")
-    writer.cond_br(condition, yes, no)
-    writer.start(yes)
-    then()
-    writer.br(done)
-    writer.start(no)
-    otherwise()
-    writer.br(done)
-    writer.start(done)

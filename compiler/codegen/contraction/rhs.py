@@ -1,6 +1,7 @@
 """First phase of a contraction: the right operand into panels, each once, in memory that all threads share.
 
-A task is one part of one panel. Panels that are read in place are left out; the last one, if it is not full, is always packed.
+A task is one part of some neighbouring panels, so that long pieces of each row are read at once. Panels that are read in place are
+left out; the last one, if it is not full, is always packed.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from pierian.compiler.codegen.contraction.parts import (
 )
 from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
-from pierian.compiler.dim import Dim, product
+from pierian.compiler.dim import Dim, ceildiv, product
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.schedule.contraction import Roles, Tiling
+
+# Panels in one task of an operand that is contiguous along n.
+GROUP = 8
 
 
 class RhsPacker:
@@ -36,6 +40,7 @@ class RhsPacker:
         self.operand = operand
         self.batch = rhs_batch(roles, Dependencies().of(operand))
         self.only_last = tiling.rhs_in_place == "always"
+        self.group = GROUP if roles.columns_contiguous and not self.only_last else 1
 
     @property
     def tasks(self) -> Dim:
@@ -43,8 +48,8 @@ class RhsPacker:
         n = self.roles.n.extent
         if self.only_last and isinstance(n, int) and n % self.tiling.nr == 0:
             return 0
-        panels: Dim = 1 if self.only_last else panel_count(self.roles, self.tiling)
-        return product([axis.extent for axis in self.batch]) * panels * part_count(self.roles, self.tiling)
+        groups: Dim = 1 if self.only_last else ceildiv(panel_count(self.roles, self.tiling), self.group)
+        return product([axis.extent for axis in self.batch]) * groups * part_count(self.roles, self.tiling)
 
     @property
     def elements(self) -> Dim:
@@ -58,6 +63,7 @@ class RhsPacker:
         scope = Scope(self.frame)
         parts = scope.dim(part_count(r, t))
         panels = scope.dim(panel_count(r, t))
+        groups = scope.dim(ceildiv(panel_count(r, t), self.group))
         columns = scope.dim(r.n.extent)
         in_place = reads_rhs_in_place(scope, r, t)
         with w.loop(w.arg("begin"), w.arg("end")) as task:
@@ -66,22 +72,17 @@ class RhsPacker:
             if self.only_last:
                 batch, panel = outer, w.sub(panels, i64(1))
             else:
-                batch = w.op("sdiv", outer, panels)
-                panel = w.sub(outer, w.mul(batch, panels))
-            values = decompose(w, batch, self.batch, scope)
+                batch = w.op("sdiv", outer, groups)
+                panel = w.mul(w.sub(outer, w.mul(batch, groups)), i64(self.group))
             first = w.mul(panel, i64(t.nr))
-            width = w.minimum(w.sub(columns, first), i64(t.nr))
+            width = w.minimum(w.sub(columns, first), i64(t.nr * self.group))
+            if self.only_last or in_place is not None:  # only what is left behind full panels
+                full = w.sub(width, w.op("srem", width, i64(t.nr)))
+                skipped = full if in_place is None else w.select(in_place, full, i64(0))
+                first, width = w.add(first, skipped), w.sub(width, skipped)
+                panel = w.add(panel, w.op("sdiv", skipped, i64(t.nr)))
             place = w.mul(w.add(w.mul(batch, panels), panel), scope.dim(panel_elements(r, t)))
-            inside = Scope(self.frame, scope, values)
-            wanted = w.cmp("icmp slt", width, i64(t.nr)) if self.only_last else None
-            if in_place is not None:
-                edge = w.cmp("icmp slt", width, i64(t.nr))
-                wanted = w.op("or", edge, w.op("xor", in_place, Value("true", "i1")))
-            if wanted is None:
-                self._pack(inside, part, first, width, place)
-            else:
-                with w.when(wanted):
-                    self._pack(inside, part, first, width, place)
+            self._pack(Scope(self.frame, scope, decompose(w, batch, self.batch, scope)), part, first, width, place)
         w.ret()
         return w
 
@@ -95,4 +96,4 @@ class RhsPacker:
             row = w.add(part.row, w.mul(segment, scope.dim(r.k.extent)))
             target = w.gep(panel, self.operand.dtype.llvm, w.mul(row, i64(t.nr)))
             pack(Scope(self.frame, scope, values), self.operand, r.k, r.n, (part.start, first), (part.count, width),
-                 target, t.nr)  # fmt: skip
+                 target, t.nr, scope.dim(panel_elements(r, t)))  # fmt: skip
