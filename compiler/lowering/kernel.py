@@ -164,12 +164,13 @@ class KernelBuilder:
     def _contraction(self, node: Node, at: Indices) -> Scalar:
         assert node.op.contract_rule is not None
         extents, maps = node.op.contract_rule(*(value.type for value in node.inputs), **node.attributes)
-        axes = tuple(self.new_axis(extent)[0] for extent in extents)
-        left, right = maps(at, tuple(symbol(axis.name) for axis in axes))
+        # An axis of one point stays only where there is no other.
+        kept = [i for i, extent in enumerate(extents) if extent != 1] or [len(extents) - 1]
+        axes = {i: self.new_axis(extents[i])[0] for i in kept}
+        left, right = maps(at, tuple(symbol(axes[i].name) if i in axes else 0 for i in range(len(extents))))
         lhs = self.read(node.inputs[0], tuple(left))
         rhs = self.read(node.inputs[1], tuple(right))
-        return self.reduce("sum", tuple(Axis(axis.name, extent) for axis, extent in zip(axes, extents, strict=True)),
-                           self.s.mul(lhs, rhs))  # fmt: skip
+        return self.reduce("sum", tuple(axes.values()), self.s.mul(lhs, rhs))
 
     def _load(self, value: Value, at: Indices) -> Scalar:
         buffer = self._parameter(self.buffers.name(value), value.dtype, value.shape)

@@ -113,6 +113,13 @@ def index_multiply(index: Index, factor: Dim) -> Index:
     return index * factor
 
 
+def index_sum(x: Index, y: Index) -> Index:
+    """The sum of two indices."""
+    if isinstance(x, Scalar):
+        return ir.binary("add", x, y if isinstance(y, Scalar) else ir.dim(y))
+    return ir.binary("add", ir.dim(x), y) if isinstance(y, Scalar) else x + y
+
+
 def index_value(s: ScalarBuilder, index: Index) -> Scalar:
     """An index as an int64 expression."""
     return index if isinstance(index, Scalar) else s.dim(index)

@@ -17,6 +17,7 @@ from pierian.compiler.codegen.contraction.parts import (
     Part,
     decompose,
     each,
+    outermost,
     panel_count,
     panel_elements,
     part_at,
@@ -103,7 +104,7 @@ class BlockEmitter:
             for height in heights
         ]  # fmt: skip
         w = self.writer
-        scope = Scope(self.frame)
+        scope = self.outermost = outermost(self.frame, r, t)
         scratch = w.arg("scratch")
         self.sums = w.gep(scratch, "i8", i64(self.sums_offset))
         self.table = w.gep(scratch, "i8", i64(self.table_offset))
@@ -165,8 +166,8 @@ class BlockEmitter:
                 first_column, w.minimum(w.sub(columns, first_column), i64(t.nb)), number,
             )  # fmt: skip
             inside = Scope(self.frame, scope, values)
-            with each(inside, inside.dim(part_count(r, t))) as index:
-                part = part_at(inside, r, t, index)
+            with each(inside, scope.dim(part_count(r, t))) as index:
+                part = part_at(scope, r, t, index)
                 if not t.lhs_in_place:
                     self._pack_lhs(inside, block, part)
                 self._tiles(inside, block, part)
@@ -181,12 +182,12 @@ class BlockEmitter:
         w, r = self.writer, self.roles
         element = self.dtype.llvm
         with each(scope, block.points) as point:
-            rows = decompose(w, w.add(block.first_point, point), r.rows, scope)
+            rows = decompose(w, w.add(block.first_point, point), r.rows, self.outermost)
             place = w.gep(w.arg("scratch"), element, w.mul(point, i64(self.point_elements)))
             with each(scope, part.segments) as segment:
-                values = decompose(w, w.add(part.segment, segment), r.segments, scope)
+                values = decompose(w, w.add(part.segment, segment), r.segments, self.outermost)
                 inside = Scope(self.frame, scope, {**rows, **values})
-                before = w.mul(w.mul(segment, scope.dim(r.k.extent)), i64(self.depth_step))
+                before = w.mul(w.mul(segment, self.outermost.dim(r.k.extent)), i64(self.depth_step))
                 target = w.gep(place, element, before)
                 m, k = (block.first_row, block.height), (part.start, part.count)
                 if r.rows_contiguous:
@@ -205,7 +206,7 @@ class BlockEmitter:
             first_column = w.add(block.first_column, column.index)
             rhs = self._rhs_address(scope, block, part, first_column, columns)
             with each(scope, block.points) as point:
-                values = decompose(w, w.add(block.first_point, point), self.roles.rows, scope)
+                values = decompose(w, w.add(block.first_point, point), self.roles.rows, self.outermost)
                 inside = Scope(self.frame, scope, values)
                 lhs = self._lhs_address(inside, block, part, point)
                 # Tiles whose sums wait lie one after the other, each mr x nr.
@@ -248,7 +249,7 @@ class BlockEmitter:
         if self.segmented:  # the table has the distances from the first segment
             segments = {axis.name: i64(0) for axis in r.segments}
         else:
-            segments = decompose(w, part.segment, r.segments, scope)
+            segments = decompose(w, part.segment, r.segments, self.outermost)
         place = {r.m.name: block.first_row, r.k.name: part.start, **segments}
         inside = Scope(self.frame, scope, place)
         name, _ = load_parts(self.lhs)
@@ -260,8 +261,10 @@ class BlockEmitter:
         """Where the microkernel reads rhs and the distance of its rows: the packed panel, or the matrix itself."""
         w, r, t = self.writer, self.roles, self.tiling
         element = self.dtype.llvm
-        panel = w.add(w.mul(block.rhs_batch, scope.dim(panel_count(r, t))), w.op("sdiv", first_column, i64(t.nr)))
-        at = w.add(w.mul(panel, scope.dim(panel_elements(r, t))), w.mul(part.row, i64(t.nr)))
+        panel = w.add(
+            w.mul(block.rhs_batch, self.outermost.dim(panel_count(r, t))), w.op("sdiv", first_column, i64(t.nr))
+        )
+        at = w.add(w.mul(panel, self.outermost.dim(panel_elements(r, t))), w.mul(part.row, i64(t.nr)))
         packed = w.gep(self.frame.parameters.shared, element, at)
         if t.rhs_in_place == "never":
             return packed, i64(t.nr)
@@ -270,7 +273,7 @@ class BlockEmitter:
         buffer = self.frame.buffers[name]
         place = Scope(self.frame, scope, {r.k.name: part.start, r.n.name: first_column})
         direct = w.gep(self.frame.parameters.buffers[name], element, place.dim(address(buffer, indices).known))
-        stride = scope.dim(r.rhs_step)
+        stride = self.outermost.dim(r.rhs_step)
         if t.rhs_in_place == "always" and isinstance(r.n.extent, int) and r.n.extent % t.nr == 0:
             return direct, stride
         use = w.cmp("icmp eq", columns, i64(t.nr))

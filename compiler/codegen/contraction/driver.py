@@ -11,6 +11,7 @@ from pierian.compiler.codegen.loops.emit import emit_loop
 from pierian.compiler.dim import Dim
 from pierian.compiler.elementary import expand
 from pierian.compiler.kernel.nodes import Kernel
+from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import FEW_ROWS, Roles, Tiling, choose_tiling, classify
 from pierian.compiler.target.features import Target
 
@@ -22,6 +23,7 @@ SMALL_PACKING = 1 << 14
 
 def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
     """Native code of a contraction kernel."""
+    kernel = collapse(kernel)
     roles = classify(kernel)
     if roles.m.extent == 1 or roles.n.extent == 1:
         return emit_loop(replace(kernel, kind="loop"), name, target)  # bound by memory: a row kernel is right

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pierian.compiler.codegen.evaluate import Scope
+from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.dim import Dim, ceildiv, maximum, product
 from pierian.compiler.kernel.nodes import Axis
@@ -33,6 +33,20 @@ class Part:
     last: Value
 
 
+def outermost(frame: Frame, roles: Roles, tiling: Tiling) -> Scope:
+    """The scope of a whole function, with every size that loops inside look up computed at its start."""
+    scope = Scope(frame)
+    axes = (*roles.batch, *roles.rows, roles.m, roles.n, *roles.segments, roles.k)
+    segments = product([axis.extent for axis in roles.segments])
+    blocks = maximum(ceildiv(roles.k.extent, tiling.kb), 1)
+    for size in (
+        *(axis.extent for axis in axes), segments, blocks, part_count(roles, tiling), panel_elements(roles, tiling),
+        panel_count(roles, tiling), roles.rhs_step or 0, roles.row_count,
+    ):  # fmt: skip
+        scope.dim(size)
+    return scope
+
+
 def part_count(roles: Roles, tiling: Tiling) -> Dim:
     """How many parts; an empty sum has one."""
     segments = ceildiv(product([axis.extent for axis in roles.segments]), tiling.sb)
@@ -41,7 +55,7 @@ def part_count(roles: Roles, tiling: Tiling) -> Dim:
 
 
 def part_at(scope: Scope, roles: Roles, tiling: Tiling, index: Value) -> Part:
-    """The part of an index."""
+    """The part of an index; `scope` is the outermost."""
     w = scope.writer
     depth = scope.dim(roles.k.extent)
     total = scope.dim(product([axis.extent for axis in roles.segments]))
@@ -63,7 +77,7 @@ def part_at(scope: Scope, roles: Roles, tiling: Tiling, index: Value) -> Part:
 
 
 def decompose(w: FunctionWriter, index: Value, axes: Sequence[Axis], scope: Scope) -> dict[str, Value]:
-    """The values of several axes at one point of their product."""
+    """The values of several axes at one point of their product; `scope` is the outermost."""
     values: dict[str, Value] = {}
     rest = index
     for position in range(len(axes) - 1, -1, -1):

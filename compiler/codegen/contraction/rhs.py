@@ -11,6 +11,7 @@ from pierian.compiler.codegen.contraction.packing import pack_panels, pack_trans
 from pierian.compiler.codegen.contraction.parts import (
     decompose,
     each,
+    outermost,
     panel_count,
     panel_elements,
     part_at,
@@ -60,7 +61,7 @@ class RhsPacker:
     def emit(self) -> FunctionWriter:
         """The function."""
         w, r, t = self.writer, self.roles, self.tiling
-        scope = Scope(self.frame)
+        scope = self.outermost = outermost(self.frame, r, t)
         parts = scope.dim(part_count(r, t))
         panels = scope.dim(panel_count(r, t))
         groups = scope.dim(ceildiv(panel_count(r, t), self.group))
@@ -88,12 +89,13 @@ class RhsPacker:
 
     def _pack(self, scope: Scope, index: Value, first: Value, width: Value, place: Value) -> None:
         w, r, t = self.writer, self.roles, self.tiling
-        part = part_at(scope, r, t, index)
+        sizes = self.outermost
+        part = part_at(sizes, r, t, index)
         pack = pack_panels if r.columns_contiguous else pack_transposed
         panel = w.gep(self.frame.parameters.shared, self.operand.dtype.llvm, place)
         with each(scope, part.segments) as segment:
-            values = decompose(w, w.add(part.segment, segment), r.segments, scope)
-            row = w.add(part.row, w.mul(segment, scope.dim(r.k.extent)))
+            values = decompose(w, w.add(part.segment, segment), r.segments, sizes)
+            row = w.add(part.row, w.mul(segment, sizes.dim(r.k.extent)))
             target = w.gep(panel, self.operand.dtype.llvm, w.mul(row, i64(t.nr)))
             pack(Scope(self.frame, scope, values), self.operand, r.k, r.n, (part.start, first), (part.count, width),
-                 target, t.nr, scope.dim(panel_elements(r, t)))  # fmt: skip
+                 target, t.nr, sizes.dim(panel_elements(r, t)))  # fmt: skip

@@ -1,0 +1,433 @@
+"""Convolutions and sliding windows over channels-last arrays, any number of spatial axes; padding is done before.
+
+Shapes: `x` [batch, *sizes, channels], `filters` [*window, channels, outputs]. Grouped: `x` [batch, *sizes, groups, channels],
+`filters` [*window, channels, groups, outputs]. The names under `pierian.nn` take TensorFlow's arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pierian.compiler.dim import Dim, definitely_differ
+from pierian.compiler.dtype import bool_
+from pierian.compiler.errors import DTypeError, ShapeError
+from pierian.compiler.graph.node import Node, Value
+from pierian.compiler.kernel.scalar import Scalar
+from pierian.compiler.ops import rules
+from pierian.compiler.ops.definition import Tensor, operator
+from pierian.compiler.ops.movement import Sizes
+from pierian.compiler.shape import TensorType, format_shape
+
+# --- sizes -------------------------------------------------------------------------------------------------------
+
+
+def window_count(size: Dim, window: Dim, stride: int, dilation: int) -> Dim:
+    """How many windows fit along an axis."""
+    room = size - (window - 1) * dilation - 1
+    if isinstance(room, int) and room < 0:
+        raise ShapeError("the window is larger than the axis", got=size, expected=f"at least {size - room}")
+    return room // stride + 1
+
+
+def _outputs(
+    sizes: Sequence[Dim], window: Sequence[Dim], strides: Sequence[int], dilations: Sequence[int]
+) -> list[Dim]:
+    return [window_count(*axis) for axis in zip(sizes, window, strides, dilations, strict=True)]
+
+
+def _is_grouped(x: TensorType, strides: Sequence[int]) -> bool:
+    return x.rank == len(strides) + 3
+
+
+def _normalize(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
+    found = {name: tuple(attributes[name]) for name in ("strides", "dilations")}
+    if len(found["strides"]) != len(found["dilations"]):
+        raise ShapeError("strides and dilations are needed for each spatial axis", got=found)
+    if any(not isinstance(one, int) or one < 1 for value in found.values() for one in value):
+        raise ShapeError("strides and dilations are integers from 1 on", got=found)
+    return found
+
+
+def _check(x: TensorType, other: TensorType, strides: Sequence[int], what: str) -> None:
+    spatial = len(strides)
+    if x.dtype is not other.dtype or x.dtype is bool_:
+        raise DTypeError("convolutions need two equal numeric element types", got=f"{x.dtype}, {other.dtype}")
+    if x.rank not in (spatial + 2, spatial + 3) or other.rank != x.rank:
+        raise ShapeError(
+            f"a convolution over {spatial} axes needs an array [batch, *sizes, channels] and {what}",
+            got=f"{x}, {other}",
+        )
+
+
+# --- convolution -------------------------------------------------------------------------------------------------
+
+
+@operator(ulp=None, cost=64, public=False, normalize=_normalize)
+def conv_general(x: Tensor, filters: Tensor, strides: Sequence[int], dilations: Sequence[int]) -> Tensor:
+    """Correlation of `x` with each filter at every window: sums of products over the window and the channels."""
+
+
+@conv_general.infer
+def _conv_infer(x: TensorType, filters: TensorType, strides: Any, dilations: Any) -> TensorType:
+    _check(x, filters, strides, "filters [*window, channels, outputs]")
+    spatial = len(strides)
+    grouped = _is_grouped(x, strides)
+    channels = [(x.shape[-1], filters.shape[spatial])]
+    if grouped:
+        channels.append((x.shape[-2], filters.shape[spatial + 1]))
+    if any(definitely_differ(*pair) for pair in channels):
+        raise ShapeError(
+            "channels of array and filters differ", got=f"{format_shape(x.shape)} and {format_shape(filters.shape)}",
+            expected=f"{x.shape[-1]} channels in the filters",
+        )  # fmt: skip
+    sizes = _outputs(x.shape[1 : spatial + 1], filters.shape[:spatial], strides, dilations)
+    return TensorType(x.dtype, (x.shape[0], *sizes, *([x.shape[-2]] if grouped else []), filters.shape[-1]))
+
+
+@conv_general.constraints
+def _conv_constraints(x: TensorType, filters: TensorType, strides: Any, dilations: Any) -> list[Any]:
+    spatial = len(strides)
+    pairs = [(x.shape[-1], filters.shape[spatial])]
+    return [*pairs, (x.shape[-2], filters.shape[spatial + 1])] if _is_grouped(x, strides) else pairs
+
+
+@conv_general.contract
+def _conv_contract(x: TensorType, filters: TensorType, strides: Any, dilations: Any) -> Any:
+    spatial = len(strides)
+
+    def maps(index: Any, inner: Any) -> Any:
+        batch, *rest = index
+        *taps, channel = inner
+        places = _window_places(rest[:spatial], taps, strides, dilations)
+        if _is_grouped(x, strides):
+            group, output = rest[spatial:]
+            return (batch, *places, group, channel), (*taps, channel, group, output)
+        return (batch, *places, channel), (*taps, channel, rest[spatial])
+
+    return (*filters.shape[:spatial], filters.shape[spatial]), maps
+
+
+def _window_places(at: Any, taps: Any, strides: Any, dilations: Any) -> list[Any]:
+    return [o * s + t * d for o, t, s, d in zip(at, taps, strides, dilations, strict=True)]
+
+
+@conv_general.gradient
+def _conv_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    x, filters = node.inputs
+    strides, dilations = node.attributes["strides"], node.attributes["dilations"]
+    window = filters.shape[: len(strides)]
+    dx = input_gradient(b, dz, filters, x.shape, strides, dilations)
+    return dx, b.conv_filter_gradient(x, dz, window=window, strides=strides, dilations=dilations)
+
+
+def input_gradient(
+    b: Any, dz: Value, filters: Value, shape: Sequence[Dim], strides: Sequence[int], dilations: Sequence[int]
+) -> Value:
+    """The gradient of `conv_general` with respect to an array of `shape`; also the transposed convolution of `dz`.
+
+    It is a convolution of `dz` with the filters turned around. With strides, every residue of a position by the stride meets
+    filter taps of its own: one convolution for each, and their results interleaved.
+    """
+    spatial = len(strides)
+    turned = b.permute_dims(filters, axes=_turned_axes(filters.type.rank, spatial))
+    if all(stride == 1 for stride in strides) or any(dilation != 1 for dilation in dilations):
+        return _spread_gradient(b, dz, turned, shape, strides, dilations)
+    sizes = [-(-shape[1 + axis] // strides[axis]) for axis in range(spatial)]
+    mixed = _interleaved(b, dz, turned, sizes, strides, ())
+    if all(mixed.shape[1 + axis] == shape[1 + axis] for axis in range(spatial)):
+        return mixed
+    return _cut_to(b, mixed, (mixed.shape[0], *shape[1 : spatial + 1], *mixed.shape[spatial + 1 :]))
+
+
+def _interleaved(
+    b: Any, dz: Value, turned: Value, sizes: Sequence[Dim], strides: Sequence[int], residue: tuple[int, ...]
+) -> Value:
+    """The results for all residues of the axes that `residue` does not name, those axes interleaved."""
+    axis = len(residue)
+    if axis == len(strides):
+        return _residue_gradient(b, dz, turned, sizes, strides, residue)
+    parts = [_interleaved(b, dz, turned, sizes, strides, (*residue, r)) for r in range(strides[axis])]
+    if len(parts) == 1:
+        return parts[0]
+    mixed = b.stack(parts, axis=2 + axis)  # [batch, ..., quotient, residue, ...]
+    shape = parts[0].shape
+    return b.reshape(mixed, shape=(*shape[: 1 + axis], shape[1 + axis] * strides[axis], *shape[2 + axis :]))
+
+
+def _turned_axes(rank: int, spatial: int) -> tuple[int, ...]:
+    """Filters with channels and outputs exchanged."""
+    middle = tuple(range(spatial + 1, rank - 1))
+    return (*range(spatial), rank - 1, *middle, spatial)
+
+
+def _reversed(b: Any, filters: Value, spatial: int) -> Value:
+    return b.flip(filters, axis=tuple(range(spatial)))
+
+
+def _spread_gradient(
+    b: Any, dz: Value, turned: Value, shape: Sequence[Dim], strides: Sequence[int], dilations: Sequence[int]
+) -> Value:
+    """By one convolution over `dz`, its elements apart by the strides with zeros between."""
+    spatial = len(strides)
+    if any(stride > 1 for stride in strides):
+        apart = [(dz.shape[1 + axis] - 1) * strides[axis] + 1 for axis in range(spatial)]
+        wide = (dz.shape[0], *apart, *dz.shape[1 + spatial :])
+        steps = (1, *strides, *(1 for _ in dz.shape[1 + spatial :]))
+        dz = b.unslice(dz, shape=wide, begin=(0,) * len(wide), step=steps)
+    reach = [(turned.shape[axis] - 1) * dilations[axis] for axis in range(spatial)]
+    behind = [shape[1 + axis] - dz.shape[1 + axis] for axis in range(spatial)]  # what windows reach or leave over
+    padded = _padded(b, dz, reach, behind)
+    return b.conv_general(padded, _reversed(b, turned, spatial), strides=(1,) * spatial, dilations=tuple(dilations))
+
+
+def _residue_gradient(
+    b: Any, dz: Value, turned: Value, sizes: Sequence[Dim], strides: Sequence[int], residue: Sequence[int]
+) -> Value:
+    """The gradient at positions `stride * q + residue` for all q."""
+    spatial = len(strides)
+    begin = (*residue, *(0 for _ in turned.shape[spatial:]))
+    steps = (*strides, *(1 for _ in turned.shape[spatial:]))
+    window = [-(-(turned.shape[axis] - residue[axis]) // strides[axis]) for axis in range(spatial)]
+    if any(isinstance(count, int) and count <= 0 for count in window):
+        return b.zeros((dz.shape[0], *sizes, *dz.shape[1 + spatial : -1], turned.shape[-1]), dtype=dz.dtype)
+    taps = b.slice(turned, begin=begin, end=turned.shape, step=steps)
+    reach = [count - 1 for count in window]
+    behind = [sizes[axis] - dz.shape[1 + axis] for axis in range(spatial)]
+    padded = _padded(b, dz, reach, behind)
+    return b.conv_general(padded, _reversed(b, taps, spatial), strides=(1,) * spatial, dilations=(1,) * spatial)
+
+
+def _padded(b: Any, x: Value, before: Sequence[Dim], after: Sequence[Dim]) -> Value:
+    """Zeros around the spatial axes; less than none behind cuts elements off."""
+    rest = x.type.rank - 1 - len(before)
+    cut = [min(amount, 0) if isinstance(amount, int) else 0 for amount in after]
+    if any(cut):
+        end = (x.shape[0], *(x.shape[1 + i] + one for i, one in enumerate(cut)), *x.shape[1 + len(before) :])
+        x = b.slice(x, begin=(0,) * len(end), end=end, step=(1,) * len(end))
+    behind = [amount - one for amount, one in zip(after, cut, strict=True)]
+    if all(amount == 0 for amount in (*before, *behind)):
+        return x
+    return b.pad(x, before=(0, *before, *(0,) * rest), after=(0, *behind, *(0,) * rest))
+
+
+@conv_general.reference
+def _conv_reference(x: Any, filters: Any, strides: Any, dilations: Any) -> Any:
+    wide = np.float64 if x.dtype.kind == "f" else x.dtype
+    spatial = len(strides)
+    windows = _windows_reference(x.astype(wide), filters.shape[:spatial], strides, dilations)
+    taps, places = "uvw"[:spatial], "xyz"[:spatial]
+    group = "g" if x.ndim == spatial + 3 else ""
+    rule = f"b{places}{taps}{group}c,{taps}c{group}o->b{places}{group}o"
+    return np.einsum(rule, windows, filters.astype(wide)).astype(x.dtype)
+
+
+@operator(ulp=None, cost=64, public=False)
+def conv_filter_gradient(
+    x: Tensor, dz: Tensor, window: Sizes, strides: Sequence[int], dilations: Sequence[int]
+) -> Tensor:
+    """The gradient of `conv_general` with respect to filters over `window`: sums over the batch and all places."""
+
+
+@conv_filter_gradient.normalize
+def _filter_normalize(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
+    return {**_normalize(types, attributes), "window": tuple(attributes["window"])}
+
+
+@conv_filter_gradient.infer
+def _filter_infer(x: TensorType, dz: TensorType, window: Any, strides: Any, dilations: Any) -> TensorType:
+    _check(x, dz, strides, "a gradient [batch, *places, outputs]")
+    groups = [x.shape[-2]] if _is_grouped(x, strides) else []
+    return TensorType(x.dtype, (*window, x.shape[-1], *groups, dz.shape[-1]))
+
+
+@conv_filter_gradient.contract
+def _filter_contract(x: TensorType, dz: TensorType, window: Any, strides: Any, dilations: Any) -> Any:
+    spatial = len(strides)
+
+    def maps(index: Any, inner: Any) -> Any:
+        taps, (channel, *group, output) = index[:spatial], index[spatial:]
+        batch, *at = inner
+        places = _window_places(at, taps, strides, dilations)
+        return (batch, *places, *group, channel), (batch, *at, *group, output)
+
+    return dz.shape[: spatial + 1], maps
+
+
+@conv_filter_gradient.gradient
+def _filter_gradient(b: Any, node: Node, dw: Value) -> tuple[Value | None, ...]:
+    x, dz = node.inputs
+    strides, dilations = node.attributes["strides"], node.attributes["dilations"]
+    dx = input_gradient(b, dz, dw, x.shape, strides, dilations)
+    again = b.conv_general(x, dw, strides=strides, dilations=dilations)
+    return dx, _cut_to(b, again, dz.shape)
+
+
+def _cut_to(b: Any, x: Value, shape: Sequence[Dim]) -> Value:
+    if x.shape == tuple(shape):
+        return x
+    return b.slice(x, begin=(0,) * len(shape), end=tuple(shape), step=(1,) * len(shape))
+
+
+@conv_filter_gradient.reference
+def _filter_reference(x: Any, dz: Any, window: Any, strides: Any, dilations: Any) -> Any:
+    wide = np.float64 if x.dtype.kind == "f" else x.dtype
+    spatial = len(strides)
+    windows = _windows_reference(x.astype(wide), window, strides, dilations)
+    windows = windows[(slice(None), *(slice(n) for n in dz.shape[1 : spatial + 1]))]
+    taps, places = "uvw"[:spatial], "xyz"[:spatial]
+    group = "g" if x.ndim == spatial + 3 else ""
+    return np.einsum(f"b{places}{taps}{group}c,b{places}{group}o->{taps}c{group}o", windows, dz.astype(wide)).astype(
+        x.dtype
+    )
+
+
+# --- windows -----------------------------------------------------------------------------------------------------
+
+
+def _windows_reference(x: Any, window: Any, strides: Any, dilations: Any) -> Any:
+    """[batch, *places, *window, rest...] of [batch, *sizes, rest...]."""
+    spatial = len(strides)
+    reach = tuple((w - 1) * d + 1 for w, d in zip(window, dilations, strict=True))
+    axes = tuple(range(1, spatial + 1))
+    seen = np.lib.stride_tricks.sliding_window_view(x, reach, axes)
+    seen = seen[np.index_exp[:] + tuple(slice(None, None, s) for s in strides)]
+    seen = seen[np.index_exp[...] + tuple(slice(None, None, d) for d in dilations)]
+    rest = range(spatial + 1, x.ndim)
+    return np.transpose(seen, (0, *axes, *range(x.ndim, x.ndim + spatial), *rest))
+
+
+@operator(public=False)
+def sliding_windows(x: Tensor, window: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Tensor:
+    """Every window of [batch, *sizes, channels] as [batch, *places, *window, channels]; no copy."""
+
+
+@sliding_windows.normalize
+def _windows_normalize(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
+    return {**_normalize(types, attributes), "window": tuple(attributes["window"])}
+
+
+@sliding_windows.infer
+def _windows_infer(x: TensorType, window: Any, strides: Any, dilations: Any) -> TensorType:
+    spatial = len(strides)
+    if x.rank != spatial + 2:
+        raise ShapeError(f"windows over {spatial} axes need an array [batch, *sizes, channels]", got=x)
+    sizes = _outputs(x.shape[1 : spatial + 1], window, strides, dilations)
+    return TensorType(x.dtype, (x.shape[0], *sizes, *window, x.shape[-1]))
+
+
+@sliding_windows.index_map
+def _windows_map(index: Any, x: TensorType, window: Any, strides: Any, dilations: Any) -> Any:
+    spatial = len(strides)
+    batch, *rest = index
+    at, taps = rest[:spatial], rest[spatial : 2 * spatial]
+    places = [
+        rules.index_sum(rules.index_multiply(o, s), rules.index_multiply(t, d))
+        for o, t, s, d in zip(at, taps, strides, dilations, strict=True)
+    ]
+    return (batch, *places, rest[-1])
+
+
+@sliding_windows.gradient
+def _windows_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    a = node.attributes
+    sizes = node.inputs[0].shape[1:-1]
+    return (b.fold_windows(dz, sizes=sizes, strides=a["strides"], dilations=a["dilations"]),)
+
+
+@sliding_windows.reference
+def _sliding_reference(x: Any, window: Any, strides: Any, dilations: Any) -> Any:
+    return np.ascontiguousarray(_windows_reference(x, window, strides, dilations))
+
+
+@operator(ulp=None, public=False)
+def fold_windows(x: Tensor, sizes: Sizes, strides: Sequence[int], dilations: Sequence[int]) -> Tensor:
+    """The sum of windows [batch, *places, *window, channels] where they overlap, as [batch, *sizes, channels]."""
+
+
+@fold_windows.normalize
+def _fold_normalize(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
+    return {**_normalize(types, attributes), "sizes": tuple(attributes["sizes"])}
+
+
+@fold_windows.infer
+def _fold_infer(x: TensorType, sizes: Any, strides: Any, dilations: Any) -> TensorType:
+    if x.rank != 2 * len(strides) + 2:
+        raise ShapeError("windows are [batch, *places, *window, channels]", got=x)
+    return TensorType(x.dtype, (x.shape[0], *sizes, x.shape[-1]))
+
+
+@fold_windows.gradient
+def _fold_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    a = node.attributes
+    spatial = len(a["strides"])
+    x = node.inputs[0]
+    window = x.shape[1 + spatial : 1 + 2 * spatial]
+    seen = b.sliding_windows(dz, window=window, strides=a["strides"], dilations=a["dilations"])
+    return (_cut_to(b, seen, x.shape),)
+
+
+@fold_windows.reference
+def _fold_reference(x: Any, sizes: Any, strides: Any, dilations: Any) -> Any:
+    spatial = len(strides)
+    result = np.zeros((x.shape[0], *sizes, x.shape[-1]), x.dtype)
+    for taps in np.ndindex(*x.shape[1 + spatial : 1 + 2 * spatial]):
+        place = tuple(
+            slice(t * d, t * d + (n - 1) * s + 1, s)
+            for t, d, s, n in zip(taps, dilations, strides, x.shape[1 : 1 + spatial], strict=True)
+        )
+        result[(slice(None), *place)] += x[(slice(None),) * (1 + spatial) + taps]
+    return result
+
+
+@fold_windows.kernel
+def _fold_kernel(k: Any, node: Node) -> None:
+    """Each element adds up the windows that cover it."""
+    s = k.s
+    (x,) = node.inputs
+    strides, dilations = node.attributes["strides"], node.attributes["dilations"]
+    spatial = len(strides)
+    outer = [k.new_axis(dim) for dim in node.output.shape]
+    taps = [k.new_axis(dim) for dim in x.shape[1 + spatial : 1 + 2 * spatial]]
+    at = [one for _, one in outer]
+    inside: Scalar = s.const(True, bool_)
+    places = []
+    for axis in range(spatial):
+        offset = rules.index_value(s, at[1 + axis] - taps[axis][1] * dilations[axis])
+        place = s.div(offset, strides[axis])
+        last = s.sub(s.dim(x.shape[1 + axis]), 1)
+        exact = s.eq(s.mul(place, strides[axis]), offset)
+        inside = s.logical_and(inside, s.logical_and(exact, s.compare("ge", place, 0)))
+        inside = s.logical_and(inside, s.compare("le", place, last))
+        places.append(s.max(s.min(place, last), 0))
+    source = (at[0], *places, *(one for _, one in taps), at[-1])
+    value = s.select(inside, k.read(x, source), 0)
+    k.axes = [axis for axis, _ in outer]
+    total = k.reduce("sum", tuple(axis for axis, _ in taps), value)
+    k.store(k.output(node.output), tuple(at), total)
+
+
+conv_general.samples = [
+    ("f32[2,7,6,3] f32[3,2,3,5]", {"strides": (2, 1), "dilations": (1, 2)}),
+    ("f64[1,9,8,4] f64[3,3,4,2]", {"strides": (2, 3), "dilations": (1, 1)}),
+    ("f32[2,5,5,35] f32[1,1,35,33]", {"strides": (1, 1), "dilations": (1, 1)}),
+    ("f32[2,8,5,2,3] f32[3,3,3,2,4]", {"strides": (1, 2), "dilations": (2, 1)}),
+    ("f32[2,6,6,7,1] f32[3,3,1,7,1]", {"strides": (1, 1), "dilations": (1, 1)}),
+    ("f32[2,11,3] f32[4,3,2]", {"strides": (3,), "dilations": (1,)}),
+    ("f32[1,4,5,4,2] f32[2,2,3,2,3]", {"strides": (1, 2, 1), "dilations": (1, 1, 1)}),
+    ("i32[1,5,5,2] i32[2,2,2,3]", {"strides": (1, 1), "dilations": (1, 1)}),
+]
+conv_filter_gradient.samples = [
+    ("f32[2,7,6,3] f32[2,3,4,5]", {"window": (3, 2), "strides": (2, 1), "dilations": (1, 2)}),
+    ("f64[2,6,6,2,3] f64[2,2,2,2,4]", {"window": (3, 3), "strides": (2, 2), "dilations": (1, 1)}),
+]
+sliding_windows.samples = [
+    ("f32[2,7,6,3]", {"window": (3, 2), "strides": (2, 1), "dilations": (1, 2)}),
+    ("f64[2,9,5]", {"window": (3,), "strides": (3,), "dilations": (2,)}),
+]
+fold_windows.samples = [
+    ("f32[2,3,4,3,2,5]", {"sizes": (7, 6), "strides": (2, 1), "dilations": (1, 2)}),
+    ("f64[2,3,3,17]", {"sizes": (11,), "strides": (3,), "dilations": (2,)}),
+]
