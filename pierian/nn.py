@@ -17,8 +17,11 @@ from pierian.compiler.ops.activation import (
     softplus,
 )
 from pierian.compiler.ops.elementary import sigmoid, tanh
+from pierian.convolution import avg_pool, conv1d, conv2d, conv2d_transpose, convolution, depthwise_conv2d, max_pool
 
 swish = silu
+avg_pool2d = avg_pool
+max_pool2d = max_pool
 
 
 def sparse_softmax_cross_entropy_with_logits(labels: Any, logits: Any, name: str | None = None) -> Any:
@@ -46,7 +49,8 @@ def bias_add(value: Any, bias: Any, name: str | None = None) -> Any:
 
 
 __all__ = [
-    "bias_add", "elu", "gelu", "layer_norm", "leaky_relu", "log_softmax", "relu", "sigmoid",
+    "avg_pool", "avg_pool2d", "bias_add", "conv1d", "conv2d", "conv2d_transpose", "convolution", "depthwise_conv2d", "elu",
+    "gelu", "layer_norm", "leaky_relu", "log_softmax", "max_pool", "max_pool2d", "relu", "sigmoid",
     "sigmoid_cross_entropy_with_logits", "silu", "softmax", "softmax_cross_entropy_with_logits", "softplus",
     "sparse_softmax_cross_entropy_with_logits", "swish", "tanh",
 ]  # fmt: skip

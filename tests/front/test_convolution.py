@@ -1,0 +1,163 @@
+"""Convolution and pooling under TensorFlow's arguments, against plain loops over windows in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pierian as tf
+
+
+def padded(x: Any, window: Any, strides: Any, dilations: Any, padding: Any, fill: float) -> Any:
+    pairs = [(0, 0)]
+    for axis in range(2):
+        size, reach = x.shape[1 + axis], (window[axis] - 1) * dilations[axis] + 1
+        if padding == "SAME":
+            total = max((-(-size // strides[axis]) - 1) * strides[axis] + reach - size, 0)
+            pairs.append((total // 2, total - total // 2))
+        else:
+            pairs.append((0, 0) if padding == "VALID" else padding[axis])
+    return np.pad(x, [*pairs, (0, 0)], constant_values=fill)
+
+
+def slow_conv(x: Any, w: Any, strides: Any, padding: Any, dilations: Any, groups: int = 1) -> Any:
+    x = padded(x.astype(np.float64), w.shape, strides, dilations, padding, 0)
+    kh, kw, inside, outputs = w.shape
+    sizes = [(x.shape[1 + a] - (w.shape[a] - 1) * dilations[a] - 1) // strides[a] + 1 for a in range(2)]
+    y = np.zeros((x.shape[0], *sizes, outputs))
+    for i, j in np.ndindex(*sizes):
+        for u, v in np.ndindex(kh, kw):
+            point = x[:, i * strides[0] + u * dilations[0], j * strides[1] + v * dilations[1]]
+            for group in range(groups):
+                mine = slice(group * outputs // groups, (group + 1) * outputs // groups)
+                y[:, i, j, mine] += point[:, group * inside : (group + 1) * inside] @ w[u, v, :, mine]
+    return y
+
+
+CASES = [
+    ((2, 9, 8, 5), (3, 3, 5, 7), (1, 1), "SAME", (1, 1), 1),
+    ((1, 17, 12, 3), (7, 7, 3, 33), (2, 2), "SAME", (1, 1), 1),
+    ((2, 9, 8, 4), (3, 2, 4, 40), (2, 1), "VALID", (1, 2), 1),
+    ((1, 14, 14, 64), (1, 1, 64, 48), (1, 1), "VALID", (1, 1), 1),
+    ((1, 15, 14, 16), (1, 1, 16, 48), (2, 2), "SAME", (1, 1), 1),
+    ((3, 30, 31, 6), (3, 3, 2, 9), (1, 1), [(1, 2), (0, 3)], (1, 1), 3),
+    ((1, 20, 18, 20), (3, 3, 1, 20), (1, 1), "SAME", (1, 1), 20),
+    ((1, 20, 18, 20), (3, 3, 1, 40), (2, 2), "SAME", (1, 1), 20),
+    ((1, 6, 7, 130), (3, 3, 130, 70), (1, 1), "SAME", (1, 1), 1),
+    ((2, 40, 5, 9), (5, 3, 9, 1), (3, 2), "SAME", (2, 1), 1),
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_conv2d(case: Any, layout: str) -> None:
+    shape, window, strides, padding, dilations, groups = case
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal(shape, np.float32), rng.standard_normal(window, np.float32)
+    wanted = slow_conv(x, w, strides, padding, dilations, groups)
+    given = x if layout == "NHWC" else np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    results = []
+    for batch in (shape[0], None):
+        for threads in (1, 3):
+            graph = tf.Graph()
+            with graph.as_default():
+                a = tf.placeholder("float32", (batch, *given.shape[1:]))
+                y = tf.nn.conv2d(a, tf.constant(w), strides, padding, layout, dilations)
+                z = tf.nn.relu(y + 1.0)  # an epilogue
+            with tf.Session(graph, threads=threads) as session:
+                found = session.run(z, {a: given})
+            results.append(found if layout == "NHWC" else found.transpose(0, 2, 3, 1))
+    for found in results:
+        np.testing.assert_allclose(found, np.maximum(wanted + 1, 0), atol=2e-5 * np.abs(wanted).max())
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[2], results[3])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_conv2d_gradients_against_the_linear_map(case: Any) -> None:
+    """A convolution is linear in each operand, so <dz, conv(x, w)> = <dx, x> = <dw, w> holds exactly up to rounding."""
+    shape, window, strides, padding, dilations, groups = case
+    rng = np.random.default_rng(2)
+    x, w = rng.standard_normal(shape), rng.standard_normal(window)
+    graph = tf.Graph()
+    with graph.as_default():
+        a, f = tf.placeholder("float64", shape), tf.placeholder("float64", window)
+        y = tf.nn.conv2d(a, f, strides, padding, "NHWC", dilations)
+        dz = rng.standard_normal(slow_conv(x, w, strides, padding, dilations, groups).shape)
+        dx, dw = tf.gradients(tf.reduce_sum(y * tf.constant(dz)), [a, f])
+    with tf.Session(graph, threads=2) as session:
+        gx, gw = session.run([dx, dw], {a: x, f: w})
+    for operand, gradient, other in ((x, gx, w), (w, gw, x)):
+        direction = rng.standard_normal(operand.shape)
+        moved = (direction, other) if operand is x else (other, direction)
+        wanted = float(np.sum(dz * slow_conv(*moved, strides, padding, dilations, groups)))
+        assert abs(float(np.sum(gradient * direction)) - wanted) <= 1e-10 * max(1.0, np.linalg.norm(gradient) * 30)
+
+
+def test_conv1d_and_transposed() -> None:
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal((2, 12, 3)), rng.standard_normal((4, 3, 5))
+    wanted = slow_conv(x[:, None], w[None], (1, 2), [(0, 0), (1, 1)], (1, 1))[:, 0]
+    np.testing.assert_allclose(tf.nn.conv1d(x, w, 2, [(1, 1)]).numpy(), wanted, rtol=1e-12)
+    # <z, conv(x)> = <conv_transpose(z), x>
+    z, filters = rng.standard_normal((2, 5, 4, 6)), rng.standard_normal((3, 3, 2, 6))
+    shape = (2, 10, 8, 2)
+    back = tf.nn.conv2d_transpose(z, filters, shape, 2, "SAME").numpy()
+    probe = rng.standard_normal(shape)
+    forward = slow_conv(probe, filters, (2, 2), "SAME", (1, 1))
+    assert back.shape == shape
+    np.testing.assert_allclose(np.sum(back * probe), np.sum(z * forward), rtol=1e-10)
+
+
+def test_depthwise_with_a_multiplier() -> None:
+    rng = np.random.default_rng(4)
+    x, w = rng.standard_normal((1, 6, 6, 3)), rng.standard_normal((3, 3, 3, 2))
+    found = tf.nn.depthwise_conv2d(x, w, 1, "SAME").numpy()
+    for channel in range(3):
+        wanted = slow_conv(x[..., channel : channel + 1], w[:, :, channel : channel + 1], (1, 1), "SAME", (1, 1))
+        np.testing.assert_allclose(found[..., 2 * channel : 2 * channel + 2], wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_pooling(padding: str, layout: str) -> None:
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((2, 9, 8, 5)).astype(np.float32)
+    wide = padded(x, (3, 2), (2, 2), (1, 1), padding, np.nan)
+    sizes = ((wide.shape[1] - 3) // 2 + 1, (wide.shape[2] - 2) // 2 + 1)
+    windows = np.stack([wide[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 2] for i, j in np.ndindex(*sizes)], axis=1).reshape(
+        2, *sizes, 6, 5
+    )
+    given = x if layout == "NHWC" else x.transpose(0, 3, 1, 2)
+    back = (0, 1, 2, 3) if layout == "NHWC" else (0, 2, 3, 1)
+    found = tf.nn.max_pool2d(given, (3, 2), 2, padding, layout).numpy().transpose(back)
+    np.testing.assert_array_equal(found, np.nanmax(windows, axis=3))
+    found = tf.nn.avg_pool2d(given, (3, 2), 2, padding, layout).numpy().transpose(back)
+    np.testing.assert_allclose(found, np.nanmean(windows, axis=3), rtol=1e-5, atol=1e-6)
+
+
+def test_pooling_gradients() -> None:
+    rng = np.random.default_rng(6)
+    x = tf.Variable(rng.permutation(2 * 6 * 6 * 3).reshape(2, 6, 6, 3).astype(np.float64))
+    with tf.GradientTape(persistent=True) as tape:
+        best = tf.reduce_sum(tf.nn.max_pool(x, 2))
+        mean = tf.reduce_sum(tf.nn.avg_pool(x, 3, 3))
+    hits = tape.gradient(best, x).numpy()
+    assert hits.sum() == 2 * 9 * 3 and set(np.unique(hits)) == {0.0, 1.0}
+    np.testing.assert_allclose(tape.gradient(mean, x).numpy(), np.full((2, 6, 6, 3), 1 / 9))
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    x = np.zeros((1, 8, 8, 6), np.float32)
+    with pytest.raises(tf.ShapeError, match="groups"):
+        tf.nn.conv2d(x, np.zeros((3, 3, 4, 8), np.float32))
+    with pytest.raises(tf.ShapeError, match="larger than the axis"):
+        tf.nn.conv2d(x, np.zeros((9, 3, 6, 8), np.float32))
+    with pytest.raises(tf.ShapeError, match="data format"):
+        tf.nn.conv2d(x[0], np.zeros((3, 3, 6, 8), np.float32))
+    with pytest.raises(tf.ArgumentError, match="padding"):
+        tf.nn.conv2d(x, np.zeros((3, 3, 6, 8), np.float32), padding="FULL")
+    with pytest.raises(tf.ArgumentError, match="batch and channels"):
+        tf.nn.conv2d(x, np.zeros((3, 3, 6, 8), np.float32), strides=(2, 1, 1, 1))
