@@ -12,6 +12,7 @@ from pierian.compiler.kernel.program import Program
 from pierian.compiler.lowering import lower
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.pipeline import run_passes
+from pierian.compiler.schedule.constants import pack_constants
 from pierian.compiler.state import Signature, close_state
 from pierian.compiler.target.features import Target, host
 
@@ -60,7 +61,9 @@ def compile_graph(
     closed, signature = close_for_compilation(graph, feeds, fetches, effects)
     portable = run_passes(closed, options)
     program = lower(portable, options)
-    image = compile_program(program, target or host(), options)
+    target = target or host()
+    pack_constants(program, target)
+    image = compile_program(program, target, options)
     return Compiled(signature, portable, program, image)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pierian.compiler.dim import Dim, maximum
+from pierian.compiler.dim import Dim, maximum, product
 from pierian.compiler.errors import ArgumentError, ShapeError
 from pierian.compiler.graph.builder import current
 from pierian.compiler.ops.convolution import input_gradient
@@ -68,8 +68,10 @@ def convolution(
     if w.type.rank != spatial + 2:
         raise ShapeError("filters do not fit the input", got=f"{x.type} and {w.type}", expected=f"rank {spatial + 2}")
     first = _is_channels_first(data_format)
-    x = _channels_last(b, x) if first else x
     steps, spread = _each(strides, spatial, data_format), _each(dilations, spatial, data_format)
+    if first and _is_matrix_product(x, w, steps, padding):
+        return _pointwise_channels_first(b, x, w, name)
+    x = _channels_last(b, x) if first else x
     x = _padded(b, x, w.shape[:spatial], steps, spread, padding, first, 0)
     groups = _groups(x.shape[-1], w.shape[spatial], w.shape[-1])
     if groups == 1:
@@ -187,6 +189,20 @@ def avg_pool(
         counted, _, _ = _windows(b, ones, ksize, strides, padding, data_format, 0)
         result = b.divide(b.sum(windows, axis=axes), b.sum(counted, axis=axes), name=name)
     return _channels_first(b, result) if first else result
+
+
+def _is_matrix_product(x: Any, w: Any, strides: Sequence[int], padding: Padding) -> bool:
+    """Windows of one element, at every place, over all channels."""
+    alone = all(size == 1 for size in (*w.shape[:-2], *strides)) and x.shape[1] == w.shape[-2]
+    return alone and (isinstance(padding, str) or all(amount == 0 for pair in padding for amount in pair))
+
+
+def _pointwise_channels_first(b: Any, x: Any, w: Any, name: str | None) -> Any:
+    """[outputs, channels] times [channels, places]: nothing needs to change its place."""
+    matrix = b.reshape(w, shape=w.shape[-2:])
+    flat = b.reshape(x, shape=(*x.shape[:2], product(x.shape[2:])))
+    result = b.dot_general(matrix, flat, transpose_x=True, transpose_y=False)
+    return b.reshape(result, shape=(x.shape[0], w.shape[-1], *x.shape[2:]), name=name)
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------

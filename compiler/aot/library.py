@@ -28,6 +28,7 @@ from pierian.compiler.kernel.program import Program
 from pierian.compiler.lowering import lower
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.pipeline import run_passes
+from pierian.compiler.schedule.constants import pack_constants
 from pierian.compiler.target.features import Target, host
 
 # What NAME_run returns.
@@ -61,6 +62,7 @@ def compile_library(
     closed, _ = close_for_compilation(graph)
     options = options or CompileOptions()
     program = lower(run_passes(closed, options), options)
+    pack_constants(program, target)
     text, _ = program_text(program, target, f"{symbol}_program", linkage="internal ")
     text += pool_text(target.triple.partition("-")[0], linkage="internal ")
     text += _constants(program) + _interface(program, symbol)

@@ -6,6 +6,7 @@ Step      Launch kernel(buffers; dims) | Branch | Loop | Copy
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
 
@@ -89,6 +90,25 @@ class Loop:
 
 
 Step = Union[Launch, Copy, Branch, Loop]
+
+
+def buffers_of(steps: Sequence[Step]) -> set[str]:
+    """The names of all buffers that steps touch, those inside branches and loops too."""
+    found: set[str] = set()
+    stack = list(steps)
+    while stack:
+        step = stack.pop()
+        if isinstance(step, Launch):
+            found.update(step.buffers)
+        elif isinstance(step, Copy):
+            found.update((step.target, step.source))
+        elif isinstance(step, Branch):
+            found.add(step.condition)
+            stack += [*step.then, *step.otherwise]
+        else:
+            found.update([step.condition] if step.condition else [])
+            stack += [*step.header, *step.steps]
+    return found
 
 
 @dataclass(slots=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pierian.compiler.codegen.access import address, step
 from pierian.compiler.codegen.evaluate import Dependencies
-from pierian.compiler.dim import Dim, product
+from pierian.compiler.dim import Dim, product, symbol
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce
 from pierian.compiler.kernel.scalar import Scalar, load_parts, postorder
@@ -51,6 +51,8 @@ class Roles:
         columns_contiguous: rhs lies contiguously along n (else along k or nowhere).
         lhs_steps: distances of lhs along m and k where it is one plain load with distances known when compiling.
         rhs_step: distance between the rows of rhs where it is one plain load, contiguous along n.
+        rhs_batch: the batch axes that rhs varies along.
+        packed: columns of the panels that rhs lies in already (see `pierian.compiler.schedule.constants`), else 0.
     """
 
     reduce: Reduce
@@ -66,6 +68,8 @@ class Roles:
     columns_contiguous: bool
     lhs_steps: tuple[int, int] | None
     rhs_step: Dim | None
+    rhs_batch: tuple[Axis, ...]
+    packed: int = 0
 
     @property
     def depth(self) -> Dim:
@@ -95,7 +99,8 @@ class Tiling:
         kb, sb: what is summed between two visits of a tile: kb along k at each of sb points of the segments;
             with sb above 1, kb is all of k.
         lhs_in_place: the tile reads lhs where it lies.
-        rhs_in_place: the tile reads rhs where it lies: `never`, `always`, or with `few rows`, decided in each run.
+        rhs_in_place: the tile reads rhs where it lies: `never`, `always`, or with `few rows`, decided in each run; `panels` where
+            it is packed already.
     """
 
     lanes: int
@@ -142,13 +147,34 @@ def classify(kernel: Kernel) -> Roles:
     segments = tuple(axis for axis in reduce.axes[:-1] if axis.extent != 1)
     rows = tuple(only_left[:-1])
     batch = tuple(axis for axis in kernel.axes if axis not in (m, n, *rows))
-    return Roles(
+    found = Roles(
         reduce, lhs, rhs, batch, rows, m, n, segments, k,
         _is_contiguous(kernel, lhs, k.name),
         _is_contiguous(kernel, rhs, n.name) or not _is_contiguous(kernel, rhs, k.name),
         _lhs_steps(kernel, lhs, m, k, segments),
         _rhs_step(kernel, rhs, k, n) if not segments else None,
+        tuple(axis for axis in batch if axis.name in right),
     )  # fmt: skip
+    return replace(found, packed=_packed_columns(kernel, found))
+
+
+def packed_indices(roles: Roles, columns: int) -> tuple[Dim, ...]:
+    """Where rhs is read once it lies in panels [batch..., n / columns, products, n mod columns]."""
+    row: Dim = 0
+    for axis in (*roles.segments, roles.k):
+        row = row * axis.extent + symbol(axis.name)
+    n = symbol(roles.n.name)
+    return (*(symbol(axis.name) for axis in roles.rhs_batch), n // columns, row, n % columns)
+
+
+def _packed_columns(kernel: Kernel, roles: Roles) -> int:
+    if roles.rhs.op != "load":
+        return 0
+    name, indices = load_parts(roles.rhs)
+    shape = next(buffer for buffer in kernel.buffers if buffer.name == name).shape
+    columns = shape[-1] if shape else 0
+    is_packed = isinstance(columns, int) and columns > 1 and indices == packed_indices(roles, columns)
+    return columns if is_packed and isinstance(columns, int) else 0
 
 
 def _is_contiguous(kernel: Kernel, operand: Scalar, axis: str) -> bool:
@@ -286,6 +312,8 @@ def _reads_lhs_in_place(roles: Roles, mr: int, itemsize: int) -> bool:
 
 
 def _reads_rhs_in_place(roles: Roles, itemsize: int) -> str:
+    if roles.packed:
+        return "panels"
     if roles.rhs_step is None:
         return "never"
     m, size = roles.m.extent * roles.row_count, roles.n.extent * roles.depth * itemsize

@@ -23,7 +23,6 @@ from pierian.compiler.codegen.contraction.parts import (
     part_at,
     part_count,
     reads_rhs_in_place,
-    rhs_batch,
 )
 from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope
 from pierian.compiler.codegen.writer import FALSE, FunctionWriter, Value, i64, vector
@@ -95,7 +94,7 @@ class BlockEmitter:
         """The microkernels, then the phase's function."""
         r, t = self.roles, self.tiling
         heights = [t.mr, *([t.tail] if t.tail else [])]
-        stride = t.nr if t.rhs_in_place == "never" else None
+        stride = t.nr if t.rhs_in_place in ("never", "panels") else None
         micros = [
             emit_microkernel(
                 self._micro(height), self.dtype,
@@ -110,7 +109,6 @@ class BlockEmitter:
         self.table = w.gep(scratch, "i8", i64(self.table_offset))
         self.tile = w.alloca(self.dtype.llvm, t.mr * t.nr)
         self.in_place = reads_rhs_in_place(scope, r, t)
-        self.rhs_axes = rhs_batch(r, self.frame.dependencies.of(self.rhs))
         if self.segmented:
             self._write_table(scope)
         self._tasks(scope)
@@ -155,7 +153,7 @@ class BlockEmitter:
             column_block, rest = self._divide(rest, column_blocks)
             values = decompose(w, rest, r.batch, scope)
             number = i64(0)
-            for axis in self.rhs_axes:
+            for axis in r.rhs_batch:
                 number = w.add(w.mul(number, scope.dim(axis.extent)), values[axis.name])
             first_row = w.mul(row_block, i64(t.mb))
             first_point = w.mul(point_block, i64(t.rb))
@@ -265,6 +263,9 @@ class BlockEmitter:
             w.mul(block.rhs_batch, self.outermost.dim(panel_count(r, t))), w.op("sdiv", first_column, i64(t.nr))
         )
         at = w.add(w.mul(panel, self.outermost.dim(panel_elements(r, t))), w.mul(part.row, i64(t.nr)))
+        if t.rhs_in_place == "panels":
+            name, _ = load_parts(self.rhs)
+            return w.gep(self.frame.parameters.buffers[name], element, at), i64(t.nr)
         packed = w.gep(self.frame.parameters.shared, element, at)
         if t.rhs_in_place == "never":
             return packed, i64(t.nr)

@@ -61,6 +61,7 @@ def _note(roles: Roles, tiling: Tiling) -> str:
     rhs = {
         "never": "packed" if r.columns_contiguous else "packed and transposed",
         "always": "in place",
+        "panels": "a packed constant",
         "few rows": f"in place up to {FEW_ROWS} rows, else packed",
     }[t.rhs_in_place]
     block = f"{t.rb} x {t.mb}" if r.rows else f"{t.mb}"

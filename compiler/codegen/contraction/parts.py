@@ -101,11 +101,6 @@ def panel_count(roles: Roles, tiling: Tiling) -> Dim:
     return ceildiv(roles.n.extent, tiling.nr)
 
 
-def rhs_batch(roles: Roles, right: frozenset[str]) -> tuple[Axis, ...]:
-    """The batch axes that rhs, which depends on `right`, varies along."""
-    return tuple(axis for axis in roles.batch if axis.name in right)
-
-
 def reads_rhs_in_place(scope: Scope, roles: Roles, tiling: Tiling) -> Value | None:
     """Whether full panels are read where they lie, decided in the run; None where it is known (see the tiling)."""
     if tiling.rhs_in_place != "few rows":

@@ -17,7 +17,6 @@ from pierian.compiler.codegen.contraction.parts import (
     part_at,
     part_count,
     reads_rhs_in_place,
-    rhs_batch,
 )
 from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
@@ -39,14 +38,16 @@ class RhsPacker:
         self.roles = roles
         self.tiling = tiling
         self.operand = operand
-        self.batch = rhs_batch(roles, Dependencies().of(operand))
+        self.batch = roles.rhs_batch
         self.only_last = tiling.rhs_in_place == "always"
         self.group = GROUP if roles.columns_contiguous and not self.only_last else 1
 
     @property
     def tasks(self) -> Dim:
-        """Zero where every panel is full and read in place."""
+        """Zero where every panel is packed already, or full and read in place."""
         n = self.roles.n.extent
+        if self.roles.packed:
+            return 0
         if self.only_last and isinstance(n, int) and n % self.tiling.nr == 0:
             return 0
         groups: Dim = 1 if self.only_last else ceildiv(panel_count(self.roles, self.tiling), self.group)
