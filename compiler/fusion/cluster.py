@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pierian.compiler.dim import Dim, symbol, symbols
+from pierian.compiler.dim import Dim, product, symbol, symbols
 from pierian.compiler.fusion.cost import Limits, is_expensive_row, recompute_cost
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
@@ -179,6 +179,8 @@ class _Fuser:
             return self._may_join_reduction(node, cluster, accesses)
         if value in self.scattered and recompute_cost(node) > self.limits.recompute:
             return self._refuse(node, "it is read at scattered places and costs too much to compute again")
+        if self._would_gather(node, cluster):
+            return self._refuse(node, "it is turned around, and its reader would gather it element by element")
         return not self._is_stretched(node, cluster, accesses)
 
     def _may_join_reduction(self, node: Node, cluster: Cluster, accesses: list[Index] | None) -> bool:
@@ -249,6 +251,8 @@ class _Fuser:
         value = node.output
         if value in self.views or any(cluster.kind == "single" for cluster in clusters):
             return self._is_free_view(node)
+        if any(self._would_gather(node, cluster) for cluster in clusters):
+            return False
         if op.index_map_rule is not None or not node.inputs:
             return True
         if value in self.scattered and recompute_cost(node) > 0:
@@ -259,6 +263,11 @@ class _Fuser:
         return all(
             source.node.op.name in ("placeholder", "constant") or source.type.size == 1 for source in node.inputs
         )
+
+    def _would_gather(self, node: Node, cluster: Cluster) -> bool:
+        """Whether a reader at computed places loses the neighbourhood of elements that a copy in order would keep."""
+        value = node.output
+        return value in self.scattered and _moves_last_axis(node) and not _is_larger(value, cluster)
 
     def _is_free_view(self, node: Node) -> bool:
         op = node.op
@@ -346,6 +355,28 @@ class _Fuser:
                     order[cluster] = None
                     stack.pop()
         return list(order)
+
+
+def _moves_last_axis(node: Node) -> bool:
+    """True for a movement after which neighbours along the last axis were no neighbours before."""
+    if node.op.index_map_rule is None or node.output.type.rank == 0:
+        return False
+    index = tuple(0 if dim == 1 else symbol(f"%{i}") for i, dim in enumerate(node.output.shape))
+    mapped = node.op.index_map_rule(index, *(value.type for value in node.inputs), **node.attributes)
+    last = next((entry for entry in reversed(index) if entry != 0), 0)
+    places = [
+        i
+        for i, entry in enumerate(mapped)
+        if last != 0 and not isinstance(entry, Scalar) and symbols(last) <= symbols(entry)
+    ]
+    inner = [i for i, dim in enumerate(node.inputs[0].shape) if dim != 1]
+    return bool(places) and bool(inner) and places[-1] != inner[-1]
+
+
+def _is_larger(value: Value, cluster: Cluster) -> bool:
+    """Whether a value has more elements than its reader's domain, as far as that is known."""
+    size, domain = value.type.size, product(cluster.domain)
+    return not isinstance(size, int) or not isinstance(domain, int) or size > domain
 
 
 def broadcast_index(index: Index, shape: Shape) -> Index:

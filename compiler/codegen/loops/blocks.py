@@ -12,14 +12,14 @@ from pierian.compiler.codegen.loops.plan import (
     BLOCK,
     FEW_OUTER,
 )
-from pierian.compiler.codegen.loops.vectors import VectorEmitter
+from pierian.compiler.codegen.loops.squares import SquareEmitter
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64
 from pierian.compiler.dim import Dim, floordiv, maximum, product
 from pierian.compiler.kernel.nodes import Reduce
 from pierian.compiler.schedule.rows import groups
 
 
-class BlockEmitter(VectorEmitter):
+class BlockEmitter(SquareEmitter):
     """Adds reductions cut into blocks, and chooses among the nests."""
 
     def emit(self) -> KernelCode:
@@ -28,7 +28,8 @@ class BlockEmitter(VectorEmitter):
             phases, shared = self._emit_split(*split)
         else:
             shared = 0
-            phases = [self._emit_rows() if self.plan.kind == "rows" else self._emit_vectors()]
+            emit = {"rows": self._emit_rows, "squares": self._emit_squares}.get(self.plan.kind, self._emit_vectors)
+            phases = [emit()]
         plan = self.plan
         axes = " x ".join(str(axis.extent) for axis in self.kernel.axes) or "1"
         note = f"{plan.kind} over {axes}, {plan.lanes} lanes x {plan.unroll}, tasks {phases[0].tasks}"
@@ -42,7 +43,7 @@ class BlockEmitter(VectorEmitter):
         kernel = self.kernel
         group = groups(kernel.body)[0] if kernel.body else []
         reduces = [statement for statement in group if isinstance(statement, Reduce)]
-        if not reduces or len(reduces) != len(group) or self.plan.kind == "pointwise":
+        if not reduces or len(reduces) != len(group) or self.plan.kind in ("pointwise", "squares"):
             return None
         points = product([axis.extent for axis in kernel.axes])
         axes = reduces[0].axes

@@ -9,7 +9,7 @@ from pierian.compiler.codegen.access import address, step
 from pierian.compiler.dim import Dim
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Kernel, Reduce, Store
-from pierian.compiler.kernel.scalar import load_parts
+from pierian.compiler.kernel.scalar import Scalar, load_parts
 from pierian.compiler.schedule.rows import cost
 from pierian.compiler.target.features import Target
 
@@ -23,6 +23,10 @@ FEW_OUTER = 16
 # streams run far.
 ROWS = 8
 STRIPE = 2048
+# Scalar operations per element up to which a kernel is written out for every row of a square.
+SQUARE_WORK = 24
+# Vectors up to which short reductions of known size, such as windows, are written out point by point.
+UNROLLED = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,9 @@ class Plan:
     """The choices for one kernel.
 
     Attributes:
-        kind: pointwise, rows or columns.
-        vector_axis: name of the vectorized outer axis (pointwise, columns); rows vectorize their own last axis.
+        kind: pointwise, squares, rows or columns.
+        vector_axis: name of the vectorized outer axis (pointwise, squares, columns); rows vectorize their own last axis.
+        across: for squares, the outer axis that what is read lies along.
         lanes: elements in a vector.
         unroll: vectors in flight.
     """
@@ -40,6 +45,7 @@ class Plan:
     vector_axis: str
     lanes: int
     unroll: int
+    across: str = ""
 
 
 def choose_plan(kernel: Kernel, target: Target) -> Plan:
@@ -50,15 +56,57 @@ def choose_plan(kernel: Kernel, target: Target) -> Plan:
     unroll = 4 if work < 24 else 2 if work < 80 else 1
     if not any(statement.axes for statement in kernel.body):
         axis = _contiguous_axis(kernel, [a.name for a in kernel.axes])
-        return Plan("pointwise", axis, lanes, unroll)
+        across = _transposed_axis(kernel, axis, lanes) if lanes > 1 and work <= SQUARE_WORK else ""
+        if across:
+            return Plan("squares", axis, lanes, 1, across)
+        return Plan("pointwise", axis, lanes, _fitting(kernel, axis, lanes, unroll))
     inner = _last_inner(kernel)
     outer = kernel.axes[-1].name if kernel.axes else ""
     names = [axis.name for statement in kernel.body for axis in statement.axes[-1:]]
     reduces_only = all(isinstance(s, Reduce) or not s.axes for s in kernel.body)
     if outer and reduces_only and inner and _fitness(kernel, [outer]) > _fitness(kernel, names):
         # Long stretches of each row keep the hardware's prefetching busy.
-        return Plan("columns", outer, lanes, 16 if work < 6 else 4 if work < 24 else 2)
+        wanted = 16 if work < 6 else 4 if work < 24 else 2
+        return Plan("columns", outer, lanes, _fitting(kernel, outer, lanes, wanted))
     return Plan("rows", "", lanes, 4)
+
+
+def _fitting(kernel: Kernel, axis: str, lanes: int, unroll: int) -> int:
+    """Vectors in flight such that a short axis of known size has none left over, or few."""
+    extent = next((a.extent for a in kernel.axes if a.name == axis), 0)
+    if not isinstance(extent, int) or extent >= 4 * lanes * unroll or extent < lanes:
+        return unroll
+    vectors = extent // lanes
+    return max(range(1, min(unroll, vectors) + 1), key=lambda count: (vectors // count * count, count))
+
+
+def transposed_loads(kernel: Kernel, along: str, across: str) -> list[Scalar]:
+    """The loads that lie along `across` while results lie along `along`."""
+    buffers = {buffer.name: buffer for buffer in kernel.buffers}
+    found = []
+    for node in ir.postorder(s.value for s in kernel.body):
+        if node.op != "load" or node.dtype.is_bool:
+            continue
+        name, indices = load_parts(node)
+        where = address(buffers[name], indices)
+        if not where.computed and step(where.known, across) == 1 and step(where.known, along) not in (0, 1, None):
+            found.append(node)
+    return found
+
+
+def _transposed_axis(kernel: Kernel, along: str, lanes: int) -> str:
+    """The axis that most loads which would gather lie along; none where squares would not fit."""
+    buffers = {buffer.name: buffer for buffer in kernel.buffers}
+    stores = [s for s in kernel.body if isinstance(s, Store)]
+    if any(step(address(buffers[s.buffer], s.indices).known, along) != 1 for s in stores):
+        return ""
+    extents = {axis.name: axis.extent for axis in kernel.axes}
+    wide = [name for name, extent in extents.items() if not isinstance(extent, int) or extent >= lanes]
+    if along not in wide:
+        return ""
+    counts = {name: len(transposed_loads(kernel, along, name)) for name in wide if name != along}
+    best = max(counts, key=lambda name: counts[name], default="")
+    return best if best and counts[best] else ""
 
 
 def _last_inner(kernel: Kernel) -> str:
@@ -99,8 +147,9 @@ def _contiguous_axis(kernel: Kernel, names: Sequence[str]) -> str:
 
 
 def vector_axis_last(kernel: Kernel, plan: Plan) -> Kernel:
-    """Outer points are independent, so the vector axis may be the innermost of them."""
-    if not plan.vector_axis or kernel.axes[-1].name == plan.vector_axis:
+    """Outer points are independent, so the vector axis may be the innermost, before it the one that squares are read along."""
+    if not plan.vector_axis or (kernel.axes[-1].name == plan.vector_axis and not plan.across):
         return kernel
-    chosen = [axis for axis in kernel.axes if axis.name == plan.vector_axis]
-    return replace(kernel, axes=(*(a for a in kernel.axes if a.name != plan.vector_axis), *chosen))
+    last = [plan.across, plan.vector_axis] if plan.across else [plan.vector_axis]
+    chosen = [axis for name in last for axis in kernel.axes if axis.name == name]
+    return replace(kernel, axes=(*(a for a in kernel.axes if a.name not in last), *chosen))

@@ -11,6 +11,7 @@ from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.loops.plan import (
     GRAIN,
     STRIPE,
+    UNROLLED,
 )
 from pierian.compiler.codegen.loops.stripes import StripeEmitter
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
@@ -129,11 +130,20 @@ class VectorEmitter(StripeEmitter):
         lanes = self.plan.lanes
         starts = [part for _ in scopes for r in reduces for part in combine.identity(r.combiner, r.value.dtype, lanes)]
 
+        points = product([axis.extent for axis in reduces[0].axes])
+        unrolled = span is None and isinstance(points, int) and points * len(scopes) <= UNROLLED
+
         def nest(depth: int, inside: list[Scope], carried: list[Value]) -> list[Value]:
             axes = [reduce.axes[depth] for reduce in reduces] if depth < len(reduces[0].axes) else []
             if not axes:
                 return self._advance_all(inside, reduces, carried)
-            low, high = (i64(0), outer.dim(axes[0].extent)) if depth or span is None else span
+            extent = axes[0].extent
+            if unrolled and isinstance(extent, int):
+                for point in range(extent):
+                    values = {axis.name: i64(point) for axis in axes}
+                    carried = nest(depth + 1, [Scope(s.frame, s, values) for s in inside], carried)
+                return carried
+            low, high = (i64(0), outer.dim(extent)) if depth or span is None else span
             with writer.loop(low, high, 1, carried) as loop:
                 values = {axis.name: loop.index for axis in axes}
                 loop.next = nest(depth + 1, [Scope(s.frame, s, values) for s in inside], loop.carried)
