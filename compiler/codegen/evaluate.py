@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from pierian.compiler.codegen.abi import Parameters, emit_dim
 from pierian.compiler.codegen.access import Address, address, step
+from pierian.compiler.codegen.functions import call_function
 from pierian.compiler.codegen.scalars import (
     emit_scalar,
     memory_load,
@@ -22,6 +23,7 @@ from pierian.compiler.codegen.scalars import (
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, lanes_of, mangle, vector
 from pierian.compiler.dim import Dim, Symbolic, symbols
 from pierian.compiler.dtype import DType
+from pierian.compiler.elementary import EXPANSIONS
 from pierian.compiler.kernel.nodes import Buffer, Kernel
 from pierian.compiler.kernel.scalar import Index, Scalar, children, load_parts
 
@@ -206,6 +208,8 @@ class Scope:
         args = [self.get(arg) for arg in node.args]
         if any(arg.type.startswith("<") for arg in args):
             args = [self.vector(arg) for arg in node.args]
+        if node.op in EXPANSIONS:
+            return call_function(self.writer, node, args)
         return emit_scalar(self.writer, node, args)
 
     # --- memory ----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 from pierian.compiler.codegen.abi import KernelCode
 from pierian.compiler.codegen.binding import emit_binding
 from pierian.compiler.codegen.entry import emit_entry, launches
+from pierian.compiler.codegen.functions import definitions
 from pierian.compiler.codegen.kernels import emit_kernel
 from pierian.compiler.codegen.threads import pool_text
 from pierian.compiler.errors import LoweringError
@@ -75,7 +76,8 @@ def program_text(
     declarations: set[str] = set()
     for code in codes.values():
         declarations |= code.declarations
-    body = "\n".join([*(code.text for code in codes.values()), entry, *sorted(declarations)])
+    functions, remaining = definitions(declarations, target.isa)
+    body = "\n".join([functions, *(code.text for code in codes.values()), entry, *sorted(remaining)])
     return body + "\n", kernels
 
 

@@ -57,7 +57,7 @@ def constant(value: float | int | bool, element: str, lanes: int = 1) -> Value:
         text = str(int(value))
     if lanes == 1:
         return Value(text, element)
-    return Value("<" + ", ".join([f"{element} {text}"] * lanes) + ">", vector(element, lanes))
+    return Value(f"splat ({element} {text})", vector(element, lanes))
 
 
 class FunctionWriter:

@@ -23,23 +23,52 @@ EXPANSIONS: dict[str, Callable[..., Scalar]] = {
     "tanh": tanh, "sigmoid": sigmoid, "erf": erf, "pow": power, "rsqrt": _rsqrt,
 }  # fmt: skip
 
+# Elementary functions that a kernel may have and still get them all in place. Where there are more, they are functions of their own
+# that it calls: code that is written and compiled once, at the price of a call for each vector.
+INLINED = 6
 
-def expand(roots: Sequence[Scalar]) -> list[Scalar]:
-    """The expressions with every elementary function replaced by primitive operations."""
+
+def expand(roots: Sequence[Scalar], inlined: int = INLINED) -> list[Scalar]:
+    """The expressions with elementary functions replaced by primitive operations; with more than `inlined` of them they stay, and
+    code generation calls them."""
+    found = sum(node.op in EXPANSIONS and node.op != "rsqrt" for node in ir.postorder(roots))
+    kept = frozenset(EXPANSIONS) - {"rsqrt"} if found > inlined else frozenset()
     done: dict[Scalar, Scalar] = {}
-    for node in ir.postorder(roots):
-        if node.op == "load":
-            buffer, indices = ir.load_parts(node)
-            mapped: list[Index] = [done[index] if isinstance(index, Scalar) else index for index in indices]
-            done[node] = ir.load(buffer, tuple(mapped), node.dtype)
-            continue
-        args = tuple(done[arg] for arg in node.args)
-        rule = EXPANSIONS.get(node.op)
-        if rule is None:
-            done[node] = node if args == node.args else ir.scalar(node.op, node.dtype, args, node.attribute)
-        else:
-            (done[node],) = expand([rule(*args)])
+    for root in roots:
+        _expand(root, kept, done)
     return [done[root] for root in roots]
 
 
-__all__ = ["EXPANSIONS", "expand"]
+def _expand(root: Scalar, kept: frozenset[str], done: dict[Scalar, Scalar]) -> None:
+    """Put the expansion of `root` and all below it into `done`, which knows what has been expanded before."""
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        if node in done:
+            stack.pop()
+            continue
+        missing = [child for child in ir.children(node) if child not in done]
+        if missing:
+            stack.extend(missing)
+            continue
+        stack.pop()
+        done[node] = _expand_one(node, kept, done)
+
+
+def _expand_one(node: Scalar, kept: frozenset[str], done: dict[Scalar, Scalar]) -> Scalar:
+    if node.op == "load":
+        buffer, indices = ir.load_parts(node)
+        mapped: list[Index] = [done[index] if isinstance(index, Scalar) else index for index in indices]
+        return ir.load(buffer, tuple(mapped), node.dtype)
+    args = tuple(done[arg] for arg in node.args)
+    rule = EXPANSIONS.get(node.op)
+    if rule is None or node.op in kept:
+        return node if args == node.args else ir.scalar(node.op, node.dtype, args, node.attribute)
+    for arg in args:
+        done.setdefault(arg, arg)  # what the rule is given has been expanded
+    whole = rule(*args)
+    _expand(whole, kept, done)
+    return done[whole]
+
+
+__all__ = ["EXPANSIONS", "INLINED", "expand"]
