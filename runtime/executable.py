@@ -11,7 +11,6 @@ import functools
 import math
 import os
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from pierian.compiler.kernel.program import Program
 from pierian.compiler.shape import TensorType
 from pierian.compiler.target.features import host
 from pierian.runtime.bind import solve_sizes
+from pierian.runtime.loader import Code, load
 from pierian.runtime.threads import pool_address, thread_count
 
 Array = np.ndarray[Any, Any]
@@ -31,31 +31,11 @@ ALIGNMENT = 64
 LARGE = 128 * 1024
 # Blocks of one size kept for this.
 KEPT = 8
-_LOADING = threading.Lock()
-
-
-class LoadedCode:
-    """Object code linked into this process."""
-
-    def __init__(self, objects: list[bytes]) -> None:
-        import llvmlite.binding as llvm
-
-        with _LOADING:
-            empty = llvm.parse_assembly("")
-            machine = llvm.Target.from_default_triple().create_target_machine()
-            self._engine = llvm.create_mcjit_compiler(empty, machine)
-            for content in objects:
-                self._engine.add_object_file(llvm.ObjectFileRef.from_data(content))
-            self._engine.finalize_object()
-
-    def address(self, symbol: str) -> int:
-        """Where a function lies."""
-        return self._engine.get_function_address(symbol)
 
 
 @functools.lru_cache(maxsize=1)
-def _pool_code() -> LoadedCode:
-    return LoadedCode([pool_object(host())])
+def _pool_code() -> Code:
+    return load([pool_object(host())])
 
 
 def pool_functions() -> tuple[int, int]:
@@ -78,7 +58,7 @@ class Executable:
         self.program = program
         self.threads = thread_count(threads)
         self._process = os.getpid()
-        self._code = LoadedCode(image.objects)
+        self._code = load(image.objects)
         name = image.name
         kind = ctypes.PYFUNCTYPE if image.light else ctypes.CFUNCTYPE
         word = ctypes.c_size_t
