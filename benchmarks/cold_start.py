@@ -1,4 +1,5 @@
-"""Cold start, each figure the median of fresh processes: import, first result of a five-operator graph, MLP step.
+"""Cold start, each figure the median of fresh processes: import, first result of a five-operator graph, MLP step; first with
+nothing on disk, then with the programs that an earlier process has left in the cache.
 
 python benchmarks/cold_start.py [--runs 5]
 """
@@ -6,6 +7,8 @@ python benchmarks/cold_start.py [--runs 5]
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -37,23 +40,29 @@ start = time.perf_counter()
 sys.path.insert(0, {here!r})
 from workloads import w06_mlp_train as w
 data = w.inputs()
-prepared = time.perf_counter()
 run = w.CASES["mlp"].peers["pierian"](data)
 run()
-print(time.perf_counter() - prepared)
+print(time.perf_counter() - start)
 """
 
 
-def measure(program: str, runs: int) -> list[list[float]]:
-    """What the program prints, run by run, each in a fresh process."""
+def measure(program: str, runs: int, warm: bool) -> list[float]:
+    """The medians of what the program prints over fresh processes, with or without programs on disk.
+
+    One process goes before, so that Python's own compiled files are there in both cases.
+    """
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(runs):
-            done = subprocess.run(
-                [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=folder
-            )
-            found.append([float(word) for word in done.stdout.split()])
-    return found
+        environment = dict(os.environ, PYTHONPYCACHEPREFIX=f"{folder}/python", PIERIAN_CACHE=f"{folder}/programs")
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        for run in range(runs + 1):
+            if not warm:
+                shutil.rmtree(f"{folder}/programs", ignore_errors=True)
+            command = [sys.executable, "-c", program]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, env=environment)
+            if run:
+                found.append([float(word) for word in done.stdout.split()])
+    return [statistics.median(column) for column in zip(*found, strict=True)]
 
 
 def main() -> None:
@@ -61,12 +70,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
     here = str(Path(__file__).resolve().parent)
-    columns = zip(*measure(FIVE, runs), strict=True)
-    imported, first, again, memory = (statistics.median(column) for column in columns)
-    print(f"five operators: import {imported * 1e3:.0f} ms, first result {first * 1e3:.1f} ms,", end=" ")
-    print(f"another batch size {again * 1e3:.2f} ms, resident {memory:.0f} MB")
-    step = statistics.median(row[0] for row in measure(MLP.format(here=here), runs))
-    print(f"MLP training step: import + build + compile + step {step:.2f} s")
+    for warm in (False, True):
+        imported, first, again, memory = measure(FIVE, runs, warm)
+        print("programs from disk" if warm else "nothing on disk")
+        print(f"  five operators: import {imported * 1e3:.0f} ms, first result {first * 1e3:.1f} ms,", end=" ")
+        print(f"another batch size {again * 1e3:.2f} ms, resident {memory:.0f} MB")
+        (step,) = measure(MLP.format(here=here), runs, warm)
+        print(f"  MLP training step: import + build + compile + step {step:.2f} s")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pierian.compiler.lowering import lower
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.pipeline import run_passes
 from pierian.compiler.schedule.constants import pack_constants
-from pierian.compiler.state import Signature, close_state
+from pierian.compiler.state import Signature, close_for_compilation
 from pierian.compiler.target.features import Target, host
 
 
@@ -57,32 +57,18 @@ def compile_graph(
         FeedError: a placeholder is needed that is not fed.
         LoweringError: an operator without native code.
     """
-    options = options or CompileOptions()
     closed, signature = close_for_compilation(graph, feeds, fetches, effects)
+    return compile_closed(closed, signature, options, target)
+
+
+def compile_closed(
+    closed: Graph, signature: Signature, options: CompileOptions | None = None, target: Target | None = None
+) -> Compiled:
+    """`compile_graph` for a graph that has been closed over its state (see `pierian.compiler.state`)."""
+    options = options or CompileOptions()
     portable = run_passes(closed, options)
     program = lower(portable, options)
     target = target or host()
     pack_constants(program, target)
     image = compile_program(program, target, options)
     return Compiled(signature, portable, program, image)
-
-
-def close_for_compilation(
-    graph: Graph,
-    feeds: Sequence[Value] | None = None,
-    fetches: Sequence[Value] | None = None,
-    effects: Sequence[Value] = (),
-) -> tuple[Graph, Signature]:
-    """`close_state` with the graph's own inputs and outputs as defaults.
-
-    A graph without declared outputs hands out every value that nobody reads.
-    """
-    names = None
-    if fetches is None:
-        fetches, names = graph.outputs, graph.output_names
-        if not fetches:
-            fetches = [value for node in graph.nodes for value in node.outputs if not value.uses]
-            names = None
-    if feeds is None:
-        feeds = graph.inputs
-    return close_state(graph, feeds, fetches, names, effects)

@@ -52,6 +52,27 @@ def close_state(
     return _Closer(graph, feeds, names).close(fetches, effects)
 
 
+def close_for_compilation(
+    graph: Graph,
+    feeds: Sequence[Value] | None = None,
+    fetches: Sequence[Value] | None = None,
+    effects: Sequence[Value] = (),
+) -> tuple[Graph, Signature]:
+    """`close_state` with the graph's own inputs and outputs as defaults.
+
+    A graph without declared outputs hands out every value that nobody reads.
+    """
+    names = None
+    if fetches is None:
+        fetches, names = graph.outputs, graph.output_names
+        if not fetches:
+            fetches = [value for node in graph.nodes for value in node.outputs if not value.uses]
+            names = None
+    if feeds is None:
+        feeds = graph.inputs
+    return close_state(graph, feeds, fetches, names, effects)
+
+
 class _Closer:
     def __init__(self, graph: Graph, feeds: Sequence[Value], names: Sequence[str] | None) -> None:
         self.source = graph

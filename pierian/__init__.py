@@ -1,7 +1,8 @@
 """Pierian: a static-graph compiler for numerical Python on CPUs.
 
-Names are found when first used (PEP 562), so importing the package is quick. Operators come from the compiler's registry under
-their array-API names; TensorFlow's names for them work too.
+Operators come from the compiler's registry under their array-API names; TensorFlow's names for them work too. Importing the package
+loads what building and running graphs needs; names of less used parts are found when first used (PEP 562), and the compiler with
+LLVM is loaded when something has to be compiled.
 """
 
 from __future__ import annotations
@@ -92,3 +93,13 @@ def __dir__() -> list[str]:
     from pierian.compiler.ops.definition import all_operators
 
     return sorted({*globals(), *_BY_NAME, *_MODULES, *_ALIASES, *(op.name for op in all_operators() if op.public)})
+
+
+def _load() -> None:
+    """What every program uses."""
+    importlib.import_module("pierian.front")
+    importlib.import_module("pierian.runtime.session")
+    importlib.import_module("pierian.compiler.ops.definition").load_families()
+
+
+_load()

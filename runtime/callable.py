@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from pierian.compiler.compile import Compiled, compile_graph
 from pierian.compiler.errors import FeedError
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Value
 from pierian.compiler.options import CompileOptions
 from pierian.runtime.bind import as_array, solve_sizes
+from pierian.runtime.compilation import Runnable, compile_for_calls
 from pierian.runtime.executable import Executable
 from pierian.runtime.variables import VariableStore
 
@@ -26,7 +26,7 @@ class PreparedCall:
     one after the other.
     """
 
-    def __init__(self, compiled: Compiled, store: VariableStore | None, threads: int | None = None) -> None:
+    def __init__(self, compiled: Runnable, store: VariableStore | None, threads: int | None = None) -> None:
         signature = compiled.signature
         self.compiled = compiled
         self._executable = Executable(compiled.image, compiled.program, threads)
@@ -84,4 +84,4 @@ def prepare(
     options: CompileOptions | None = None,
 ) -> Callable[[Sequence[Any]], list[Array]]:
     """Compile a graph without variables; the result takes the inputs' arrays and gives the outputs'."""
-    return PreparedCall(compile_graph(graph, options, feeds=inputs, fetches=outputs), None, threads)
+    return PreparedCall(compile_for_calls(graph, options, feeds=inputs, fetches=outputs), None, threads)

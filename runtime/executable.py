@@ -12,18 +12,21 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pierian.compiler.codegen.module import Image, pool_object
 from pierian.compiler.dim import evaluate
 from pierian.compiler.kernel.program import Program
 from pierian.compiler.shape import TensorType
-from pierian.compiler.target.features import host
 from pierian.runtime.bind import solve_sizes
+from pierian.runtime.cache import Stored
+from pierian.runtime.compilation import pool_code
 from pierian.runtime.loader import Code, load
 from pierian.runtime.threads import pool_address, thread_count
+
+if TYPE_CHECKING:
+    from pierian.compiler.codegen.module import Image
 
 Array = np.ndarray[Any, Any]
 ALIGNMENT = 64
@@ -35,7 +38,7 @@ KEPT = 8
 
 @functools.lru_cache(maxsize=1)
 def _pool_code() -> Code:
-    return load([pool_object(host())])
+    return load(*pool_code())
 
 
 def pool_functions() -> tuple[int, int]:
@@ -53,12 +56,12 @@ class Executable:
         threads: how many threads kernels may use; default as `thread_count` says.
     """
 
-    def __init__(self, image: Image, program: Program, threads: int | None = None) -> None:
+    def __init__(self, image: Image | Stored, program: Program, threads: int | None = None) -> None:
         self.image = image
         self.program = program
         self.threads = thread_count(threads)
         self._process = os.getpid()
-        self._code = load(image.objects)
+        self._code = load(image.objects, image.linked)
         name = image.name
         kind = ctypes.PYFUNCTYPE if image.light else ctypes.CFUNCTYPE
         word = ctypes.c_size_t

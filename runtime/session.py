@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from pierian.compiler.compile import compile_graph
 from pierian.compiler.errors import ExecutionError, FeedError
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Value
 from pierian.compiler.options import CompileOptions
 from pierian.runtime import checkpoint
 from pierian.runtime.callable import PreparedCall
+from pierian.runtime.compilation import compile_for_calls
 from pierian.runtime.fetches import Rebuild, flatten, resolve
 from pierian.runtime.hooks import default_graph
 from pierian.runtime.variables import VariableStore
@@ -84,9 +84,12 @@ class Session:
 
     def compiled(self, fetches: Any, feeds: Sequence[Any] = ()) -> Any:
         """The stages of compilation for these fetches and feeds: graph, kernels, plan, native code."""
+        from pierian.compiler.compile import compile_graph
+
+        self._check_open()
         values, effects, _ = flatten(self.graph, fetches)
         inputs = tuple(resolve(self.graph, item) for item in feeds)
-        return self._call(inputs, tuple(values), tuple(effects)).compiled
+        return compile_graph(self.graph, self._options, feeds=inputs, fetches=values, effects=effects)
 
     # --- variables ------------------------------------------------------------------------------------------
 
@@ -157,7 +160,9 @@ class Session:
             with self._compiling:
                 found = self._calls.get(key)
                 if found is None:
-                    compiled = compile_graph(self.graph, self._options, feeds=feeds, fetches=fetches, effects=effects)
+                    compiled = compile_for_calls(
+                        self.graph, self._options, feeds=feeds, fetches=fetches, effects=effects
+                    )
                     found = self._calls[key] = PreparedCall(compiled, self._store, self.threads)
         return found
 

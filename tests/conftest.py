@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("PIERIAN_VERIFY", "1")
+os.environ["PIERIAN_CACHE"] = "off"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -20,7 +20,6 @@ from pierian.compiler.codegen.entry import read_dims
 from pierian.compiler.codegen.module import program_text, to_object
 from pierian.compiler.codegen.threads import pool_text
 from pierian.compiler.codegen.writer import NULL, FunctionWriter, Value, i32, i64
-from pierian.compiler.compile import close_for_compilation
 from pierian.compiler.errors import ArgumentError
 from pierian.compiler.graph.files import write_atomically
 from pierian.compiler.graph.graph import Graph
@@ -29,6 +28,7 @@ from pierian.compiler.lowering import lower
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.pipeline import run_passes
 from pierian.compiler.schedule.constants import pack_constants
+from pierian.compiler.state import close_for_compilation
 from pierian.compiler.target.features import Target, host
 
 # What NAME_run returns.

@@ -12,6 +12,7 @@ from pierian.compiler.codegen.binding import emit_binding
 from pierian.compiler.codegen.entry import emit_entry, launches
 from pierian.compiler.codegen.functions import definitions
 from pierian.compiler.codegen.kernels import emit_kernel
+from pierian.compiler.codegen.link import LinkedCode, is_linkable, link
 from pierian.compiler.codegen.threads import pool_text
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.kernel.nodes import Kernel
@@ -31,6 +32,7 @@ class Image:
         objects: relocatable object files.
         target: what it was compiled for.
         light: True where every kernel runs on the calling thread and soon returns.
+        linked: the objects in one block; None for targets that are linked by LLVM's engine.
         kernels: each distinct kernel with its emitted code, for people.
         texts: LLVM IR by module.
         constants: the program's data, in order.
@@ -43,6 +45,7 @@ class Image:
     kernels: dict[Kernel, tuple[str, KernelCode]] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
+    linked: LinkedCode | None = None
 
     def llvm(self) -> str:
         """LLVM IR of all modules."""
@@ -59,7 +62,9 @@ def compile_program(program: Program, target: Target, options: object = None, na
     text += emit_binding(program, name)
     constants = [program.buffers[constant].data for constant in program.constants]
     light = _is_light(program, kernels)
-    return Image(name, [to_object(text, target)], target, light, kernels, [text], constants)
+    objects = [to_object(text, target)]
+    linked = link(objects) if is_linkable(objects) else None
+    return Image(name, objects, target, light, kernels, [text], constants, linked)
 
 
 def program_text(

@@ -24,10 +24,11 @@ def command(file: str, after: str | None, emit: str | None, passes: bool) -> Non
       pierian dump model.pb --after cse
       pierian dump model.pb --emit kernels
     """
-    from pierian.compiler.compile import close_for_compilation, compile_graph
+    from pierian.compiler.compile import compile_graph
     from pierian.compiler.graph.printer import print_graph
     from pierian.compiler.options import CompileOptions
     from pierian.compiler.pipeline import pipeline, run_passes
+    from pierian.compiler.state import close_for_compilation
 
     options = CompileOptions()
     steps = pipeline(options)

@@ -13,6 +13,7 @@ _COMMANDS = {
     "dump": "Print a graph after a pass, or its kernels, plan, LLVM IR or assembly.",
     "run": "Run a graph file on .npy inputs.",
     "compile": "Compile a graph file to a C library.",
+    "cache": "List, verify or prune the programs kept on disk.",
 }
 
 

@@ -12,7 +12,6 @@ import pytest
 
 import pierian as tf
 from pierian.compiler import reference
-from pierian.compiler.compile import close_for_compilation
 from pierian.compiler.dim import symbol
 from pierian.compiler.dtype import as_dtype
 from pierian.compiler.elementary import expand
@@ -26,6 +25,7 @@ from pierian.compiler.lowering import lower
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.pipeline import run_passes
 from pierian.compiler.shape import TensorType
+from pierian.compiler.state import close_for_compilation
 
 _path = Path(__file__).parent.parent / "ops" / "sampling.py"
 _spec = importlib.util.spec_from_file_location("sampling", _path)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 import pierian as tf
 from pierian.compiler import reference
-from pierian.compiler.compile import close_for_compilation
 from pierian.compiler.dim import evaluate
 from pierian.compiler.errors import ArgumentError
 from pierian.compiler.graph.printer import print_graph
@@ -21,6 +20,7 @@ from pierian.compiler.kernel.program import Launch
 from pierian.compiler.lowering import lower
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.pipeline import pipeline, run_passes
+from pierian.compiler.state import close_for_compilation
 
 Golden = Callable[[str, str], None]
 NAMES = [step.name for step, _ in pipeline(CompileOptions())]

@@ -1,0 +1,81 @@
+"""Compiling for a Session: from the cache on disk where it has the program, else by the compiler."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pierian.compiler.graph.graph import Graph
+from pierian.compiler.graph.node import Value
+from pierian.compiler.kernel.program import Program
+from pierian.compiler.options import CompileOptions
+from pierian.compiler.state import Signature, close_for_compilation
+from pierian.runtime.cache import Stored, compiler_fingerprint, default_cache, key_of, processor, stored_form
+
+if TYPE_CHECKING:
+    from pierian.compiler.codegen.link import LinkedCode
+    from pierian.compiler.codegen.module import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Runnable:
+    """What a call needs of a compiled graph.
+
+    Attributes:
+        signature: what goes in and comes out, by name.
+        program: inputs, outputs, sizes and checks.
+        image: native code and constants.
+    """
+
+    signature: Signature
+    program: Program
+    image: Image | Stored
+
+
+def compile_for_calls(
+    graph: Graph,
+    options: CompileOptions | None = None,
+    *,
+    feeds: Sequence[Value],
+    fetches: Sequence[Value],
+    effects: Sequence[Value] = (),
+) -> Runnable:
+    """What `compile_graph` gives, as far as calls need it; from disk where an earlier process has compiled the same."""
+    options = options or CompileOptions()
+    closed, signature = close_for_compilation(graph, feeds, fetches, effects)
+    cache = default_cache()
+    key = key_of(closed, options) if cache is not None else ""
+    found = cache.load(key) if cache is not None else None
+    if found is not None:
+        return Runnable(signature, found.interface, found)
+    from pierian.compiler.compile import compile_closed  # it takes LLVM, which a cached program does not need
+
+    compiled = compile_closed(closed, signature, options)
+    stored = stored_form(compiled)
+    if cache is not None and stored is not None:
+        cache.store(key, stored)
+    return Runnable(signature, compiled.program, compiled.image)
+
+
+@functools.lru_cache(maxsize=1)
+def pool_code() -> tuple[list[bytes], LinkedCode | None]:
+    """The thread pool's code: objects, or a linked block."""
+    cache = default_cache()
+    key = hashlib.blake2b(b"pool" + compiler_fingerprint() + processor(), digest_size=20).hexdigest()
+    found = cache.load(key) if cache is not None else None
+    if found is not None:
+        return [], found.linked
+    from pierian.compiler.codegen.link import is_linkable, link
+    from pierian.compiler.codegen.module import pool_object
+    from pierian.compiler.target.features import host
+
+    objects = [pool_object(host())]
+    if not is_linkable(objects):
+        return objects, None
+    linked = link(objects)
+    if cache is not None:
+        cache.store(key, Stored("pierian_pool", False, linked, [], Program("pool")))
+    return objects, linked
