@@ -44,6 +44,7 @@ class KernelCode:
         shared: bytes of shared memory a launch needs, an expression in the kernel's dims (64-byte aligned start).
         scratch: bytes of scratch per worker.
         schedule: one line per choice made, for people (`--emit kernels`).
+        functions: functions it calls that other kernels may call too, as (name, text); equal names have equal texts.
     """
 
     text: str
@@ -52,6 +53,7 @@ class KernelCode:
     shared: Dim = 0
     scratch: Dim = 0
     schedule: tuple[str, ...] = field(default=(), compare=False)
+    functions: tuple[tuple[str, str], ...] = ()
 
 
 class Parameters:

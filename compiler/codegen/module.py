@@ -82,7 +82,8 @@ def program_text(
     for code in codes.values():
         declarations |= code.declarations
     functions, remaining = definitions(declarations, target.isa)
-    body = "\n".join([functions, *(code.text for code in codes.values()), entry, *sorted(remaining)])
+    shared = dict(pair for code in codes.values() for pair in code.functions)
+    body = "\n".join([functions, *shared.values(), *(code.text for code in codes.values()), entry, *sorted(remaining)])
     return body + "\n", kernels
 
 

@@ -32,6 +32,8 @@ FAR = 1024
 # Rows of one tile whose values may share a set of the first-level cache, and the bytes after which sets repeat.
 SAME_SET = 8
 SET_PERIOD = 4096
+# A last tile that is not full gets code of its own where its missing rows are more than one in so many.
+LITTLE_WASTE = 32
 # Multiplications from which there should be enough tasks for several threads, and how many are enough.
 SHARED_WORK = 1 << 20
 ENOUGH_TASKS = 8
@@ -122,8 +124,14 @@ class Tiling:
 
     @property
     def lhs_stride(self) -> int:
-        """Distance of packed lhs rows: off a power of two, so that rows do not share cache sets."""
-        return self.part + self.lanes
+        """Distance of packed lhs rows: one for most blocks, so that they share code, and off a power of two, so that rows
+        do not share cache sets."""
+        return max(self.part, DEPTH + DEPTH // 2) + self.lanes
+
+    @property
+    def row_stride(self) -> int:
+        """Distance along k of lhs packed along m; one for all blocks."""
+        return max(self.mb, TASK_ROWS + self.mr) + self.lanes
 
 
 def classify(kernel: Kernel) -> Roles:
@@ -224,9 +232,11 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     # Accumulators, one row of rhs, and one value of lhs must fit the registers.
     most = min(14, max(1, (target.vector_registers - vectors - 1) // vectors))
     mr = _best_rows(m, most) if isinstance(m, int) else most
-    tail = m % mr if isinstance(m, int) else 0
     kb, sb = _depth_blocks(roles, DEPTH * 4 // itemsize)
     lhs_in_place = _reads_lhs_in_place(roles, mr, itemsize)
+    tail = m % mr if isinstance(m, int) else 0
+    if isinstance(m, int) and tail and not lhs_in_place and (mr - tail) * LITTLE_WASTE <= m:
+        tail = 0  # rows beyond the packed matrix cost less than code of their own
     mb, rb = _row_blocks(roles, mr)
     nb = max(nr, TASK_COLUMNS // nr * nr)
     if isinstance(n, int):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
 from pierian.compiler.codegen.access import address, step
-from pierian.compiler.codegen.contraction.microkernel import MicroShape, emit_microkernel
+from pierian.compiler.codegen.contraction.microkernel import MicroShape, emit_microkernel, micro_name
 from pierian.compiler.codegen.contraction.packing import pack_rows
 from pierian.compiler.codegen.contraction.parts import (
     Part,
@@ -47,7 +47,7 @@ class _Block:
 
 
 class BlockEmitter:
-    """Writes the function `name` and its microkernels; `lhs` and `rhs` are the operands with elementary functions
+    """Writes the function `name`; `lhs` and `rhs` are the operands with elementary functions
     expanded, as is the body of `kernel`."""
 
     def __init__(
@@ -71,8 +71,8 @@ class BlockEmitter:
             self.row_step, self.depth_step = t.lhs_stride, 1
             self.point_elements = t.mb * t.lhs_stride
         else:
-            self.row_step, self.depth_step = 1, t.mb + t.lanes
-            self.point_elements = t.part * (t.mb + t.lanes)
+            self.row_step, self.depth_step = 1, t.row_stride
+            self.point_elements = t.part * t.row_stride
         self.segmented = t.lhs_in_place and t.sb > 1
         size = self.dtype.itemsize
         self.sums_offset = _aligned(t.rb * self.point_elements * size)
@@ -90,18 +90,14 @@ class BlockEmitter:
         table = product([axis.extent for axis in self.roles.segments]) * 8 if self.segmented else 0
         return self.table_offset + table
 
-    def emit(self) -> list[FunctionWriter]:
-        """The microkernels, then the phase's function."""
+    def microkernels(self) -> list[FunctionWriter]:
+        """The functions that compute tiles, one for each height."""
+        heights = [self.tiling.mr, *([self.tiling.tail] if self.tiling.tail else [])]
+        return [emit_microkernel(self.dtype, self._micro(height)) for height in heights]
+
+    def emit(self) -> FunctionWriter:
+        """The phase's function."""
         r, t = self.roles, self.tiling
-        heights = [t.mr, *([t.tail] if t.tail else [])]
-        stride = t.nr if t.rhs_in_place in ("never", "panels") else None
-        micros = [
-            emit_microkernel(
-                self._micro(height), self.dtype,
-                MicroShape(height, t.nr, t.lanes, self.row_step, self.depth_step, stride, self.segmented),
-            )
-            for height in heights
-        ]  # fmt: skip
         w = self.writer
         scope = self.outermost = outermost(self.frame, r, t)
         scratch = w.arg("scratch")
@@ -113,10 +109,10 @@ class BlockEmitter:
             self._write_table(scope)
         self._tasks(scope)
         w.ret()
-        return [*micros, w]
+        return w
 
-    def _micro(self, height: int) -> str:
-        return f"{self.name}_micro{height}"
+    def _micro(self, height: int) -> MicroShape:
+        return MicroShape(height, self.tiling.nr, self.tiling.lanes, self.row_step, self.depth_step, self.segmented)
 
     def _write_table(self, scope: Scope) -> None:
         """Where the values of lhs begin for each point of the segment axes, from those of the first point on."""
@@ -229,7 +225,7 @@ class BlockEmitter:
             depth, table, segments = part.count, w.gep(self.table, "i64", part.segment), part.segments
         else:
             depth, table, segments = w.mul(part.segments, part.count), Value("null", "ptr"), i64(1)
-        w.call(self._micro(height), "void", [at, *rhs, depth, tile, resume, table, segments])
+        w.call(micro_name(self.dtype, self._micro(height)), "void", [at, *rhs, depth, tile, resume, table, segments])
         rows = w.minimum(w.sub(block.height, row), i64(height)) if height == t.mr else i64(height)
         first_row = w.add(block.first_row, row)
         if self.single:

@@ -40,12 +40,16 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
     if packer.tasks != 0:
         functions.append(packer.emit())
         phases.append(Phase(f"{name}_p", packer.tasks, small or _is_at_most(packer.elements, SMALL_PACKING)))
-    functions += blocks.emit()
+    functions.append(blocks.emit())
+    parts = [*blocks.microkernels(), *packer.helpers()]
     phases.append(Phase(f"{name}_f", blocks.tasks, small))
-    declarations = frozenset().union(*(function.declarations for function in functions))
+    declarations = frozenset().union(*(function.declarations for function in (*functions, *parts)))
     text = "".join(function.finish() for function in functions)
     shared = packer.elements * roles.reduce.value.dtype.itemsize
-    return KernelCode(text, declarations, tuple(phases), shared, blocks.scratch, (_note(roles, tiling),))
+    return KernelCode(
+        text, declarations, tuple(phases), shared, blocks.scratch, (_note(roles, tiling),),
+        tuple((part.name, part.finish()) for part in parts),
+    )  # fmt: skip
 
 
 def _is_at_most(size: Dim, limit: int) -> bool:

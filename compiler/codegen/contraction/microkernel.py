@@ -26,7 +26,6 @@ class MicroShape:
         rows, columns: sums in the tile; columns a multiple of lanes.
         lanes: elements of a vector.
         row_step, depth_step: element (i, k) of lhs lies at `i * row_step + k * depth_step`.
-        stride: distance of the rows of rhs; None where it is an argument.
         segmented: whether lhs comes in segments.
     """
 
@@ -35,13 +34,18 @@ class MicroShape:
     lanes: int
     row_step: int
     depth_step: int
-    stride: int | None
     segmented: bool
 
 
-def emit_microkernel(name: str, dtype: DType, shape: MicroShape) -> FunctionWriter:
+def micro_name(dtype: DType, shape: MicroShape) -> str:
+    """What the function for a shape is called in every module."""
+    kind = "segmented" if shape.segmented else "micro"
+    return f"pierian_{kind}_{dtype}_{shape.rows}x{shape.columns}_{shape.lanes}_{shape.row_step}_{shape.depth_step}"
+
+
+def emit_microkernel(dtype: DType, shape: MicroShape) -> FunctionWriter:
     """The function."""
-    return _MicroEmitter(name, dtype, shape).emit()
+    return _MicroEmitter(micro_name(dtype, shape), dtype, shape).emit()
 
 
 class _MicroEmitter:
@@ -57,7 +61,7 @@ class _MicroEmitter:
         self.dtype = dtype
         self.shape = shape
         self.vectors = shape.columns // shape.lanes
-        self.stride = self.f.arg("stride") if shape.stride is None else i64(shape.stride)
+        self.stride = self.f.arg("stride")
         self.cells = [(i, j) for i in range(shape.rows) for j in range(self.vectors)]
 
     def emit(self) -> FunctionWriter:

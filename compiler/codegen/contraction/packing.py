@@ -7,7 +7,8 @@ contiguously along k is transposed in registers, a square of vectors at a time.
 from __future__ import annotations
 
 from pierian.compiler.codegen.evaluate import Scope
-from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
+from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, vector
+from pierian.compiler.dtype import DType
 from pierian.compiler.kernel.nodes import Axis
 from pierian.compiler.kernel.scalar import Scalar
 
@@ -100,6 +101,7 @@ def pack_transposed(
     element = operand.dtype.llvm
     last_column = writer.sub(writer.add(begin[1], count[1]), i64(1))
     end = writer.add(begin[0], count[0])
+    square_buffer = writer.alloca(element, lanes * lanes)
     with writer.loop(i64(0), count[1], lanes) as column:
         number = writer.op("sdiv", column.index, i64(nr))
         inside_panel = writer.sub(column.index, writer.mul(number, i64(nr)))
@@ -107,28 +109,59 @@ def pack_transposed(
 
         def square(row: Value, masked: bool, column_index: Value = column.index, first: Value = first) -> None:
             at_k = writer.add(begin[0], row)
-            lines = []
-            for lane in range(lanes):
+            with writer.loop(i64(0), i64(lanes)) as line:
                 # Columns beyond the matrix repeat the last one; nobody uses their results.
-                at_n = writer.minimum(writer.add(begin[1], writer.add(column_index, i64(lane))), last_column)
+                at_n = writer.minimum(writer.add(begin[1], writer.add(column_index, line.index)), last_column)
                 inside = Scope(scope.frame, scope, {n.name: at_n, k.name: at_k}, k.name)
                 if masked:
                     inside.mask = inside.tail_mask(at_k, end)
-                lines.append(inside.vector(operand))
-            for lane, line in enumerate(transpose(writer, lines)):
-                at = writer.add(row, i64(lane))
-                where = writer.gep(first, element, writer.mul(at, i64(nr)))
-                if masked and lane:  # what follows belongs to other parts, perhaps to other threads
-                    with writer.when(writer.cmp("icmp slt", at, count[0])):
-                        writer.store(line, where, operand.dtype.itemsize)
-                else:
-                    writer.store(line, where, operand.dtype.itemsize)
+                place = writer.gep(square_buffer, element, writer.mul(line.index, i64(lanes)))
+                writer.store(inside.vector(operand), place, operand.dtype.itemsize)
+            rows = writer.minimum(writer.sub(count[0], row), i64(lanes))  # what follows may belong to other threads
+            where = writer.gep(first, element, writer.mul(row, i64(nr)))
+            writer.call(_turn_name(operand.dtype, lanes), "void", [square_buffer, where, i64(nr), rows])
 
         whole = writer.op("and", count[0], i64(-lanes))
         with writer.loop(i64(0), whole, lanes) as row:
             square(row.index, False)
         with writer.loop(whole, count[0], lanes) as row:
             square(row.index, True)
+
+
+def _turn_name(dtype: DType, lanes: int) -> str:
+    return f"pierian_turn_{dtype}_{lanes}"
+
+
+def emit_turn(dtype: DType, lanes: int) -> FunctionWriter:
+    """void TURN(ptr square, ptr target, i64 stride, i64 rows): the first rows of a transposed square, `stride` elements apart."""
+    writer = FunctionWriter(
+        _turn_name(dtype, lanes), "void", [("square", "ptr"), ("target", "ptr"), ("stride", "i64"), ("rows", "i64")]
+    )
+    element, type_ = dtype.llvm, vector(dtype.llvm, lanes)
+    lines = [
+        writer.load(writer.gep(writer.arg("square"), element, i64(lane * lanes)), type_, dtype.itemsize)
+        for lane in range(lanes)
+    ]
+    turned = transpose(writer, lines)
+    whole, some, done = writer.label("whole"), writer.label("some"), writer.label("done")
+    writer.cond_br(writer.cmp("icmp eq", writer.arg("rows"), i64(lanes)), whole, some)
+
+    def store(lane: int) -> None:
+        place = writer.gep(writer.arg("target"), element, writer.mul(writer.arg("stride"), i64(lane)))
+        writer.store(turned[lane], place, dtype.itemsize)
+
+    writer.start(whole)
+    for lane in range(lanes):
+        store(lane)
+    writer.br(done)
+    writer.start(some)
+    for lane in range(lanes):
+        with writer.when(writer.cmp("icmp sgt", writer.arg("rows"), i64(lane))):
+            store(lane)
+    writer.br(done)
+    writer.start(done)
+    writer.ret()
+    return writer
 
 
 def transpose(writer: FunctionWriter, lines: list[Value]) -> list[Value]:

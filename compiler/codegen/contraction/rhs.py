@@ -7,7 +7,7 @@ left out; the last one, if it is not full, is always packed.
 from __future__ import annotations
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
-from pierian.compiler.codegen.contraction.packing import pack_panels, pack_transposed
+from pierian.compiler.codegen.contraction.packing import emit_turn, pack_panels, pack_transposed
 from pierian.compiler.codegen.contraction.parts import (
     decompose,
     each,
@@ -58,6 +58,11 @@ class RhsPacker:
         """Elements of all panels."""
         panels = panel_count(self.roles, self.tiling) * product([axis.extent for axis in self.batch])
         return panels * panel_elements(self.roles, self.tiling) if self.tasks != 0 else 0
+
+    def helpers(self) -> list[FunctionWriter]:
+        """Functions that packing calls."""
+        turns = self.tasks != 0 and not self.roles.columns_contiguous
+        return [emit_turn(self.operand.dtype, self.tiling.lanes)] if turns else []
 
     def emit(self) -> FunctionWriter:
         """The function."""
