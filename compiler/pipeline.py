@@ -10,6 +10,7 @@ from pierian.compiler.passes.cse import CommonSubexpressions
 from pierian.compiler.passes.dce import DeadCode
 from pierian.compiler.passes.expand import Expand
 from pierian.compiler.passes.fold import Fold
+from pierian.compiler.passes.scans import Scans
 from pierian.compiler.passes.simplify import Simplify
 
 
@@ -19,6 +20,7 @@ def pipeline(options: CompileOptions) -> list[tuple[Pass, str]]:
         (DeadCode(), "nothing below spends time on what nobody needs"),
         (Expand(), "all that follows sees primitives only"),
         (CommonSubexpressions(), "expansions of neighbours share their parts, which lets rules see through them"),
+        (Scans(), "the way forward that a gradient repeats is the same steps once expanded and shared"),
         (Simplify(), "local algebra, before folding so that constants stand on the right"),
         (Fold(options.fold_limit), "simplified constants fold; larger results are left to native code"),
         (Simplify("simplify-again"), "folded constants make identities visible"),

@@ -1,7 +1,8 @@
 """Gradients of control flow, as control flow again.
 
-cond: the same predicate chooses between the branches' gradients. scan: the states before each step are stacked on the way forward,
-then a scan in the other direction carries the gradient of the state and adds up those of what every step used. while_loop: with
+cond: the same predicate chooses between the branches' gradients. scan: the states before each step and the matrix products of the
+step are stacked on the way forward (other intermediate values are cheap to compute again), then a scan in the other direction
+carries the gradient of the state and adds up those of what every step used. while_loop: with
 `maximum_iterations` it is differentiated as a scan of that many steps that idles once the condition fails; without, each step of the
 way back computes its state again from the start, which takes the square of the number of steps in time and no memory.
 """
@@ -17,9 +18,14 @@ from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.ops.control import build_cond, build_scan, build_while
 
+# Operators whose results are kept for the way back rather than computed a second time.
+_WORTH_SAVING = ("matmul", "dot_general", "conv_general")
 
-def inline(b: Builder, body: Graph, arguments: Sequence[Value]) -> list[Value]:
-    """The body's outputs for arguments, as nodes of what is being built."""
+
+def inline(
+    b: Builder, body: Graph, arguments: Sequence[Value], made_of: dict[Value, Value] | None = None
+) -> list[Value]:
+    """The body's outputs for arguments, as nodes of what is being built; `made_of` is told what became of every value."""
     mapping: dict[Value, Value] = dict(zip(body.inputs, arguments, strict=True))
     for node in body.nodes:
         if node.op.name == "placeholder":
@@ -27,6 +33,8 @@ def inline(b: Builder, body: Graph, arguments: Sequence[Value]) -> list[Value]:
         inner = tuple(one.clone(None, one.value_type) for one in node.bodies)
         made = b.apply(node.op, [mapping[value] for value in node.inputs], dict(node.attributes), inner)
         mapping.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
+    if made_of is not None:
+        made_of.update(mapping)
     return [mapping[value] for value in body.outputs]
 
 
@@ -41,14 +49,20 @@ def _listed(made: Any) -> list[Value]:
 
 
 def body_gradients(
-    body: Graph, arguments: Sequence[Value], wanted: Sequence[int], starts: Sequence[tuple[int, Value]]
+    body: Graph,
+    arguments: Sequence[Value],
+    wanted: Sequence[int],
+    starts: Sequence[tuple[int, Value]],
+    known: dict[Value, Value] | None = None,
 ) -> list[Value]:
     """Inside a body being traced: the gradients for the arguments numbered `wanted`, zeros where there is no path.
 
-    `starts` are the numbers of outputs with the gradients they start from.
+    `starts` are the numbers of outputs with the gradients they start from; `known` gives values of the body that need not be
+    computed again.
     """
     b = _current()
-    results = inline(b, body, arguments)
+    made: dict[Value, Value] = {}
+    results = inline(b, body, arguments, made)
     # An output that is a parameter itself, or given twice, is still a value to start from.
     xs = [arguments[i] for i in wanted]
     inputs = set(map(id, arguments))
@@ -56,6 +70,8 @@ def body_gradients(
         b, [results[i] for i, _ in starts], xs, [dy for _, dy in starts], unconnected="zero",
         producer=lambda value: None if id(value) in inputs else value.node,
     )  # fmt: skip
+    for value, saved in (known or {}).items():
+        b.graph.replace_uses(made[value], saved)
     return [value for value in found if value is not None]
 
 
@@ -88,11 +104,14 @@ def scan_gradient(b: Any, node: Node, dys: Sequence[Value | None]) -> Sequence[V
         node.inputs[:count], node.inputs[count : count + sequences], node.inputs[count + sequences :],
     )  # fmt: skip
     length, reverse = node.attributes["length"], node.attributes["reverse"]
+    costly = [one.output for one in body.nodes if one.op.name in _WORTH_SAVING]
 
     def forward(*arguments: Value) -> list[Value]:
         inner = _current()
         captured = [inner.as_value(value) for value in rest]
-        return [*inline(inner, body, [*arguments, *captured])[:count], *arguments[:count]]
+        made: dict[Value, Value] = {}
+        following = inline(inner, body, [*arguments, *captured], made)[:count]
+        return [*following, *arguments[:count], *(made[value] for value in costly)]
 
     saved = _listed(build_scan(b, forward, states, xs, length, reverse))[count:]
     float_states = [i for i in range(count) if states[i].dtype.is_float]
@@ -109,11 +128,13 @@ def scan_gradient(b: Any, node: Node, dys: Sequence[Value | None]) -> Sequence[V
         d_state = arguments[:split]
         sums = arguments[split : split + len(float_rest)]
         at = arguments[split + len(float_rest) :]
-        old, slices, step_dys = at[:count], at[count : count + sequences], at[count + sequences :]
+        old, products, at = at[:count], at[count : count + len(costly)], at[count + len(costly) :]
+        slices, step_dys = at[:sequences], at[sequences:]
         captured = [inner.as_value(value) for value in rest]
         wanted = [*float_states, *(count + i for i in float_xs), *(count + sequences + i for i in float_rest)]
         starts = [*zip(float_states, d_state, strict=True), *zip(float_results, step_dys, strict=True)]
-        found = body_gradients(body, [*old, *slices, *captured], wanted, starts)
+        known = dict(zip(costly, products, strict=True))
+        found = body_gradients(body, [*old, *slices, *captured], wanted, starts, known)
         next_state = found[:split]
         d_slices = found[split : split + len(float_xs)]
         d_rest = found[split + len(float_xs) :]
