@@ -12,7 +12,7 @@ from pierian.compiler.kernel.program import Program
 from pierian.compiler.lowering import lower
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.pipeline import run_passes
-from pierian.compiler.schedule.constants import pack_constants
+from pierian.compiler.schedule.operands import lay_out_operands
 from pierian.compiler.state import Signature, close_for_compilation
 from pierian.compiler.target.features import Target, host
 
@@ -69,6 +69,6 @@ def compile_closed(
     portable = run_passes(closed, options)
     program = lower(portable, options)
     target = target or host()
-    pack_constants(program, target)
+    lay_out_operands(program, target, options.reuse_memory)
     image = compile_program(program, target, options)
     return Compiled(signature, portable, program, image)

@@ -27,7 +27,7 @@ from pierian.compiler.kernel.program import Program
 from pierian.compiler.lowering import lower
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.pipeline import run_passes
-from pierian.compiler.schedule.constants import pack_constants
+from pierian.compiler.schedule.operands import lay_out_operands
 from pierian.compiler.state import close_for_compilation
 from pierian.compiler.target.features import Target, host
 
@@ -62,7 +62,7 @@ def compile_library(
     closed, _ = close_for_compilation(graph)
     options = options or CompileOptions()
     program = lower(run_passes(closed, options), options)
-    pack_constants(program, target)
+    lay_out_operands(program, target, options.reuse_memory)
     text, _ = program_text(program, target, f"{symbol}_program", linkage="internal ")
     text += pool_text(target.triple.partition("-")[0], linkage="internal ")
     text += _constants(program) + _interface(program, symbol)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pierian.compiler.dim import Dim, definitely_differ
+from pierian.compiler.dim import Dim, definitely_differ, product
 from pierian.compiler.dtype import bool_
 from pierian.compiler.errors import DTypeError, ShapeError
 from pierian.compiler.graph.node import Node, Value
@@ -53,6 +53,8 @@ def _dot_constraints(x: TensorType, y: TensorType, transpose_x: bool, transpose_
 def _dot_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
     x, y = node.inputs
     tx, ty = node.attributes["transpose_x"], node.attributes["transpose_y"]
+    if x.type.rank > 2 and y.type.rank == 2 and not tx:
+        return _matrix_for_all(b, x, y, dz, ty)
     # z = X Y with X = x or x^T: dX = dz Y^T, dY = X^T dz, each written out for the transposed reading.
     if tx:
         dx = b.dot_general(y, dz, transpose_x=ty, transpose_y=True)
@@ -63,6 +65,17 @@ def _dot_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
     else:
         dy = b.dot_general(x, dz, transpose_x=not tx, transpose_y=False)
     return rules.unbroadcast(b, dx, x), rules.unbroadcast(b, dy, y)
+
+
+def _matrix_for_all(b: Any, x: Value, y: Value, dz: Value, ty: bool) -> tuple[Value | None, ...]:
+    """The gradients where one matrix multiplies a whole batch: the batch's rows are the rows of one larger matrix."""
+    dx = b.dot_general(dz, y, transpose_x=False, transpose_y=not ty)
+    rows = product(x.shape[:-1])
+    left = b.reshape(x, shape=(rows, x.shape[-1]))
+    right = b.reshape(dz, shape=(rows, dz.shape[-1]))
+    if ty:
+        left, right = right, left
+    return dx, b.dot_general(left, right, transpose_x=True, transpose_y=False)
 
 
 @dot_general.reference
@@ -160,6 +173,7 @@ def _vecdot_expand(b: Any, x: Value, y: Value, axis: int) -> Value:
 dot_general.samples = [
     ("f32[3,4] f32[4,5]", {}), ("f32[4,3] f32[5,4]", {"transpose_x": True, "transpose_y": True}),
     ("f64[2,1,3,4] f64[5,4,2]", {}), ("i32[3,4] i32[4,2]", {}), ("f32[3,0] f32[0,2]", {}),
+    ("f64[2,3,4] f64[4,2]", {}), ("f64[2,3,2,4] f64[5,4]", {"transpose_y": True}),
 ]  # fmt: skip
 matmul.samples = [("f32[3] f32[3,2]", {}), ("f32[2,3] f32[3]", {}), ("f64[3] f64[3]", {}), ("f32[2,3,4] f32[4,5]", {})]
 outer.samples = [("f32[3] f32[4]", {})]

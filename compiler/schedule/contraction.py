@@ -54,7 +54,7 @@ class Roles:
         lhs_steps: distances of lhs along m and k where it is one plain load with distances known when compiling.
         rhs_step: distance between the rows of rhs where it is one plain load, contiguous along n.
         rhs_batch: the batch axes that rhs varies along.
-        packed: columns of the panels that rhs lies in already (see `pierian.compiler.schedule.constants`), else 0.
+        packed: columns of the panels that rhs lies in already (see `pierian.compiler.schedule.operands`), else 0.
     """
 
     reduce: Reduce

@@ -1,4 +1,4 @@
-"""Constants in panels: the kernel means the same to the interpreter, and gives the bits that packing in the run gives."""
+"""Operands packed ahead, constants and what loops do not change: the same results as packing in the run."""
 
 from __future__ import annotations
 
@@ -64,3 +64,39 @@ def test_a_constant_read_twice_stays_once_in_each_form() -> None:
     assert len(program.constants) == 2
     wanted = np.tanh(x.astype(np.float64) @ w) @ w + w.sum(dtype=np.float64)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def recurrent(transposed: bool, width: int) -> tuple[Any, Any]:
+    """The steps of a program that multiplies by the same matrix in every turn, and its result against NumPy's."""
+    rng = np.random.default_rng(6)
+    w, x = rng.standard_normal((width, width)) / width, rng.standard_normal((9, 20, width))
+    graph = tf.Graph()
+    with graph.as_default():
+        a, b = tf.placeholder("float64", x.shape), tf.placeholder("float64", w.shape)
+        last, _ = tf.scan(lambda h, at: (tf.matmul(h + at, b, transpose_b=transposed), at[0, 0]), a[0], a)
+    with tf.Session(graph, threads=2) as session:
+        program = session.compiled(last, [a, b]).program
+        found = session.run(last, {a: x, b: w})
+    h = x[0]
+    for at in x:
+        h = (h + at) @ (w.T if transposed else w)
+    np.testing.assert_allclose(found, h, rtol=1e-10, atol=1e-14)
+    return program, [step.label for step in program.steps if isinstance(step, Launch)]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_what_a_loop_does_not_change_is_packed_before_it(transposed: bool) -> None:
+    _, labels = recurrent(transposed, 32)
+    assert labels.count("packing") == 1
+    _, labels = recurrent(transposed, 30)  # panels that are not full stay as they are
+    assert "packing" not in labels
+
+
+def test_what_a_loop_changes_is_not() -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        a = tf.placeholder("float64", (32, 32))
+        last = tf.while_loop(lambda i, m: i < 3, lambda i, m: (i + 1, tf.matmul(m, m)), [tf.constant(0), a])[1]
+    data = np.random.default_rng(7).standard_normal((32, 32)) / 6
+    with tf.Session(graph, threads=1) as session:
+        np.testing.assert_allclose(session.run(last, {a: data}), np.linalg.matrix_power(data, 8), rtol=1e-9, atol=1e-12)

@@ -1,4 +1,5 @@
-"""Constant right operands of contractions, laid out for the target once when a program is compiled.
+"""Right operands of contractions that are laid out for the target once: constants when a program is compiled, what a loop does not
+change before the loop.
 
 The kernel goes on meaning the same: its load of `w[k, n]` becomes a load of `p[n / nr, k, n mod nr]`, where `p` holds the panels
 that the contraction engine would else pack in every run.
@@ -13,15 +14,24 @@ from typing import Any
 import numpy as np
 
 from pierian.compiler.codegen.access import address, step, without
-from pierian.compiler.dim import Dim
+from pierian.compiler.dim import Dim, substitute, symbol
 from pierian.compiler.kernel import scalar as ir
-from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel
-from pierian.compiler.kernel.program import Branch, Launch, Loop, Program, ProgramBuffer, Step, buffers_of
+from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Store
+from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step, buffers_of
+from pierian.compiler.lowering.memory import plan_memory
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import Roles, choose_tiling, classify, packed_indices
 from pierian.compiler.target.features import Target
 
 Array = np.ndarray[Any, Any]
+
+
+def lay_out_operands(program: Program, target: Target, reuse_memory: bool = True) -> None:
+    """Pack, in place, what contractions of a program read more often than it changes; the memory plan is made anew."""
+    pack_constants(program, target)
+    if any(isinstance(one, (Branch, Loop)) for one in program.steps):
+        pack_invariants(program, target)
+        plan_memory(program, reuse_memory)
 
 
 def pack_constants(program: Program, target: Target) -> None:
@@ -31,6 +41,103 @@ def pack_constants(program: Program, target: Target) -> None:
         if launch.kernel.kind == "contraction":
             _pack(program, launch, target, packed)
     _drop_unused(program)
+
+
+def pack_invariants(program: Program, target: Target) -> None:
+    """Pack in front of a loop, in place, what contractions inside read as their right operand and no turn changes."""
+    program.steps = _with_packing(program, program.steps, target)
+
+
+def _with_packing(program: Program, steps: Sequence[Step], target: Target) -> list[Step]:
+    found: list[Step] = []
+    for one in steps:
+        if isinstance(one, Branch):
+            one.then = _with_packing(program, one.then, target)
+            one.otherwise = _with_packing(program, one.otherwise, target)
+        elif isinstance(one, Loop):
+            one.header = _with_packing(program, one.header, target)
+            one.steps = _with_packing(program, one.steps, target)
+            found += _pack_before(program, one, target)
+        found.append(one)
+    return found
+
+
+def _pack_before(program: Program, loop: Loop, target: Target) -> list[Step]:
+    changed = {_base(program, name) for name in _written([*loop.header, *loop.steps])}
+    packing: dict[tuple[Any, ...], tuple[str, Launch]] = {}
+    for launch in _launches([*loop.header, *loop.steps]):
+        if launch.kernel.kind != "contraction":
+            continue
+        kernel = collapse(launch.kernel)
+        roles = classify(kernel)
+        if roles.m.extent == 1 or roles.rhs.op != "load" or roles.packed or roles.rhs_batch or roles.segments:
+            continue
+        name, indices = ir.load_parts(roles.rhs)
+        position = next(i for i, buffer in enumerate(kernel.buffers) if buffer.name == name)
+        source, buffer = launch.buffers[position], kernel.buffers[position]
+        nr = choose_tiling(roles, target).nr
+        n, k = roles.n.extent, roles.k.extent
+        if _base(program, source) in changed or program.buffers[source].start != 0 or _loads(kernel, name) != 1:
+            continue
+        if not isinstance(n, int) or n % nr or n == 0 or not isinstance(k, int) or buffer.dtype is not roles.rhs.dtype:
+            continue
+        if address(buffer, indices).computed or not all(isinstance(dim, int) for dim in buffer.shape):
+            continue
+        key = (source, indices, buffer.shape, nr)
+        if key not in packing:
+            packing[key] = _packing(program, launch, buffer, indices, roles, nr, source)
+        panels = Buffer(name, buffer.dtype, (n // nr, k, nr))
+        launch.kernel = _reading(kernel, roles, panels)
+        launch.buffers = tuple(packing[key][0] if i == position else b for i, b in enumerate(launch.buffers))
+    return [launch for _, launch in packing.values()]
+
+
+def _packing(
+    program: Program, launch: Launch, buffer: Buffer, indices: Sequence[ir.Index], roles: Roles, nr: int, source: str
+) -> tuple[str, Launch]:
+    """A new temporary for the panels, and the launch that fills it."""
+    n, k = roles.n.extent, roles.k.extent
+    assert isinstance(n, int) and isinstance(k, int)
+    name = f"panels{sum(one.startswith('panels') for one in program.buffers)}"
+    shape = (n // nr, k, nr)
+    program.buffers[name] = ProgramBuffer(name, "temporary", buffer.dtype, shape)
+    axes = (Axis("%p", n // nr), Axis("%k", k), Axis("%c", nr))
+    place = {roles.n.name: symbol("%p") * nr + symbol("%c"), roles.k.name: symbol("%k")}
+    read = tuple(substitute(index, place) for index in indices if not isinstance(index, ir.Scalar))
+    load = ir.load("b0", read, buffer.dtype)
+    store = Store("b1", (symbol("%p"), symbol("%k"), symbol("%c")), load)
+    given = Buffer("b0", buffer.dtype, buffer.shape)
+    kernel = Kernel("loop", (given, Buffer("b1", buffer.dtype, shape)), (), axes, (store,))
+    return name, Launch(kernel, (source, name), (), "packing", launch.location)
+
+
+def _written(steps: Sequence[Step]) -> set[str]:
+    """The buffers that steps store to."""
+    found: set[str] = set()
+    for launch in _launches(steps):
+        outputs = launch.kernel.outputs
+        found.update(
+            name for name, one in zip(launch.buffers, launch.kernel.buffers, strict=True) if one.name in outputs
+        )
+    return found | _copied(steps)
+
+
+def _copied(steps: Sequence[Step]) -> set[str]:
+    found: set[str] = set()
+    for one in steps:
+        if isinstance(one, Copy):
+            found.add(one.target)
+        elif isinstance(one, Branch):
+            found |= _copied([*one.then, *one.otherwise])
+        elif isinstance(one, Loop):
+            found |= _copied([*one.header, *one.steps])
+    return found
+
+
+def _base(program: Program, name: str) -> str:
+    while program.buffers[name].kind == "alias":
+        name = program.buffers[name].base
+    return name
 
 
 def _launches(steps: Sequence[Step]) -> list[Launch]:
