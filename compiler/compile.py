@@ -70,5 +70,5 @@ def compile_closed(
     program = lower(portable, options)
     target = target or host()
     lay_out_operands(program, target, options.reuse_memory)
-    image = compile_program(program, target, options)
+    image = compile_program(program, target, profile=options.profile)
     return Compiled(signature, portable, program, image)

@@ -1,9 +1,11 @@
-"""What a node costs: floating-point operations and bytes, as expressions in the sizes."""
+"""What a node or a kernel costs: floating-point operations and bytes, as expressions in the sizes."""
 
 from __future__ import annotations
 
 from pierian.compiler.dim import Dim, product
 from pierian.compiler.graph.node import Node
+from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.nodes import Kernel, Reduce
 from pierian.compiler.shape import TensorType
 
 
@@ -28,3 +30,29 @@ def flops(node: Node) -> Dim:
     if op.scalar_rule is not None or op.is_composite:
         return node.output.type.size * op.cost
     return 0
+
+
+def kernel_flops(kernel: Kernel) -> Dim:
+    """Arithmetic of a kernel: every operation of its expressions at every point, an elementary function counted as twelve, and one
+    operation for each element that is reduced."""
+    weights = dict.fromkeys(ir.ELEMENTARY, 12) | dict.fromkeys(ir.LEAVES, 0)
+    total: Dim = 0
+    for statement in kernel.body:
+        points = product([axis.extent for axis in (*kernel.axes, *statement.axes)])
+        each = sum(weights.get(node.op, 1) for node in ir.postorder([statement.value]))
+        total = total + points * (each + isinstance(statement, Reduce))
+    return total
+
+
+def kernel_bytes(kernel: Kernel) -> Dim:
+    """Bytes a kernel cannot avoid: each of its arrays once, or as many elements as it has points where those are fewer."""
+    points = product([axis.extent for axis in kernel.axes])
+    inner = [product([axis.extent for axis in statement.axes]) for statement in kernel.body]
+    total: Dim = 0
+    for buffer in kernel.buffers:
+        size = product(list(buffer.shape))
+        reached = points * sum(inner)
+        if isinstance(size, int) and isinstance(reached, int):
+            size = min(size, reached)
+        total = total + size * buffer.dtype.itemsize
+    return total

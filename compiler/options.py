@@ -20,6 +20,7 @@ class CompileOptions:
         verify: check the graph after every pass (`PIERIAN_VERIFY=1` turns it on).
         fuse: whether operators share kernels.
         reuse_memory: whether temporaries take over the memory of those nobody reads any more.
+        profile: whether the program measures the time of every kernel (see `pierian.runtime.profile`).
     """
 
     disable: tuple[str, ...] = ()
@@ -27,3 +28,4 @@ class CompileOptions:
     verify: bool = field(default_factory=_verify_default)
     fuse: bool = True
     reuse_memory: bool = True
+    profile: bool = False

@@ -37,6 +37,7 @@ _HOMES = {
     ),
     "pierian.control": ("cond", "while_loop", "scan"),
     "pierian.runtime.session": ("Session",),
+    "pierian.runtime.profile": ("Profile",),
     "pierian.compiler.dtype": ("float32", "float64", "int32", "int64", "DType", "as_dtype"),
     "pierian.compiler.options": ("CompileOptions",),
     "pierian.compiler.errors": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from pierian.runtime.compilation import Runnable, compile_for_calls
 from pierian.runtime.executable import Executable
 from pierian.runtime.variables import VariableStore
 
+if TYPE_CHECKING:
+    from pierian.compiler.compile import Compiled
+
 Array = np.ndarray[Any, Any]
 
 
@@ -26,11 +29,11 @@ class PreparedCall:
     one after the other.
     """
 
-    def __init__(self, compiled: Runnable, store: VariableStore | None, threads: int | None = None) -> None:
+    def __init__(self, compiled: Runnable | Compiled, store: VariableStore | None, threads: int | None = None) -> None:
         signature = compiled.signature
         self.compiled = compiled
-        self._executable = Executable(compiled.image, compiled.program, threads)
-        self._run = self._executable.run
+        self.executable = Executable(compiled.image, compiled.program, threads)
+        self._run = self.executable.run
         self._types = [type_ for _, type_ in (*signature.feeds, *signature.reads)]
         self._names = [name for name, _ in (*signature.feeds, *signature.reads)]
         self._feeds = len(signature.feeds)

@@ -82,6 +82,16 @@ class Executable:
         self._pool = -1
         self.run: Callable[[tuple[Any, ...]], list[Array] | None] = self._choose()
 
+    def sizes(self) -> dict[str, int]:
+        """The sizes of the last run by name."""
+        dims = self._slots[-1].dims if self._slots else ()
+        return dict(zip(self.program.dims, (int(dim) for dim in dims), strict=False))
+
+    def counters(self, count: int) -> Any:
+        """The measurements of `count` launches of a program compiled with `profile`, as an array of int64."""
+        address = ctypes.PYFUNCTYPE(ctypes.c_void_p)(self._code.address(f"{self.image.name}_profile"))()
+        return np.ctypeslib.as_array((ctypes.c_int64 * count).from_address(address or 0))
+
     def _choose(self) -> Callable[[tuple[Any, ...]], list[Array] | None]:
         if not _layout_holds():
             return self._run_checked

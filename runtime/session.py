@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,10 +15,14 @@ from pierian.compiler.graph.node import Value
 from pierian.compiler.options import CompileOptions
 from pierian.runtime import checkpoint
 from pierian.runtime.callable import PreparedCall
-from pierian.runtime.compilation import compile_for_calls
+from pierian.runtime.compilation import Runnable, compile_for_calls
 from pierian.runtime.fetches import Rebuild, flatten, resolve
 from pierian.runtime.hooks import default_graph
 from pierian.runtime.variables import VariableStore
+
+if TYPE_CHECKING:
+    from pierian.compiler.compile import Compiled
+    from pierian.runtime.profile import Profile
 
 Array = np.ndarray[Any, Any]
 
@@ -49,16 +54,17 @@ class Session:
         self.threads = threads
         self._options = options
         self._store = VariableStore(graph)
-        self._calls: dict[tuple[tuple[Value, ...], ...], PreparedCall] = {}
+        self._calls: dict[tuple[Any, ...], PreparedCall] = {}
         self._compiling = threading.Lock()
         self._closed = False
 
-    def run(self, fetches: Any, feed_dict: Mapping[Any, Any] | None = None) -> Any:
+    def run(self, fetches: Any, feed_dict: Mapping[Any, Any] | None = None, profile: Profile | None = None) -> Any:
         """Compute `fetches`, a tensor, name or variable, or nested lists, tuples and dicts of them.
 
         Args:
             fetches: what to compute; the result has the same structure.
             feed_dict: arrays by tensor or name; any tensor of the graph may be fed, not only placeholders.
+            profile: takes the time of every kernel of this run (see `pierian.runtime.profile`).
 
         Raises:
             FeedError: a fetch or feed that is not in the graph, does not fit, or is missing. Nothing has changed.
@@ -71,7 +77,10 @@ class Session:
             special.run_in_session(self)
         if not values and not effects:
             return rebuild([])
-        return rebuild(self._call(tuple(feeds), tuple(values), tuple(effects))(tuple(feeds.values())))
+        call = self._call(tuple(feeds), tuple(values), tuple(effects), profile is not None)
+        if profile is not None:
+            return rebuild(profile.measure(call, tuple(feeds.values())))
+        return rebuild(call(tuple(feeds.values())))
 
     def make_callable(self, fetches: Any, feed_list: Sequence[Any] = ()) -> Callable[..., Any]:
         """A function of the feeds, in the order of `feed_list`, that gives what `run` would; the fastest way to
@@ -153,18 +162,28 @@ class Session:
         if self._closed:
             raise ExecutionError("this Session is closed")
 
-    def _call(self, feeds: tuple[Value, ...], fetches: tuple[Value, ...], effects: tuple[Value, ...]) -> PreparedCall:
-        key = (feeds, fetches, effects)
+    def _call(
+        self, feeds: tuple[Value, ...], fetches: tuple[Value, ...], effects: tuple[Value, ...], measured: bool = False
+    ) -> PreparedCall:
+        key = (feeds, fetches, effects, measured)
         found = self._calls.get(key)
         if found is None:
             with self._compiling:
                 found = self._calls.get(key)
                 if found is None:
-                    compiled = compile_for_calls(
-                        self.graph, self._options, feeds=feeds, fetches=fetches, effects=effects
-                    )
+                    compiled = self._compile(feeds, fetches, effects, measured)
                     found = self._calls[key] = PreparedCall(compiled, self._store, self.threads)
         return found
+
+    def _compile(
+        self, feeds: tuple[Value, ...], fetches: tuple[Value, ...], effects: tuple[Value, ...], measured: bool
+    ) -> Runnable | Compiled:
+        if not measured:
+            return compile_for_calls(self.graph, self._options, feeds=feeds, fetches=fetches, effects=effects)
+        from pierian.compiler.compile import compile_graph
+
+        options = replace(self._options or CompileOptions(), profile=True)
+        return compile_graph(self.graph, options, feeds=feeds, fetches=fetches, effects=effects)
 
 
 def _special(item: Any, found: list[Any]) -> Rebuild | None:

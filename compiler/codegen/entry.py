@@ -4,6 +4,9 @@
     i64 NAME_workspace(ptr dims, i64 threads)       bytes the workspace must have; it starts at a multiple of 64
 
 `inputs`, `outputs` and `constants` are arrays of pointers and `dims` an array of i64, all in the program's order.
+
+A program that is measured has `ptr NAME_profile()` too: for each launch, in the order of `launches`, three i64: nanoseconds in all,
+how many times it ran, and when it began for the first time.
 """
 
 from __future__ import annotations
@@ -36,14 +39,22 @@ def launches(steps: Sequence[Step]) -> list[Launch]:
     return found
 
 
-def emit_entry(program: Program, name: str, codes: dict[Kernel, KernelCode], linkage: str = "") -> str:
-    """The text of both functions."""
-    return _EntryEmitter(program, name, codes, linkage).emit()
+COUNTERS = 3
+
+
+def emit_entry(
+    program: Program, name: str, codes: dict[Kernel, KernelCode], linkage: str = "", profile: bool = False
+) -> str:
+    """The text of the functions; with `profile` every launch is measured."""
+    return _EntryEmitter(program, name, codes, linkage, profile).emit()
 
 
 class _EntryEmitter:
-    def __init__(self, program: Program, name: str, codes: dict[Kernel, KernelCode], linkage: str) -> None:
+    def __init__(
+        self, program: Program, name: str, codes: dict[Kernel, KernelCode], linkage: str, profile: bool
+    ) -> None:
         self.program = program
+        self.numbers = {id(launch): i for i, launch in enumerate(launches(program.steps))} if profile else {}
         self.name = name
         self.codes = codes
         self.linkage = linkage
@@ -68,7 +79,38 @@ class _EntryEmitter:
         self._steps(self.program.steps)
         f.ret(i32(0))
         declarations = set(f.declarations)
-        return f.finish() + self._workspace(declarations) + "\n".join(sorted(declarations)) + "\n"
+        counters = self._counters() if self.numbers else ""
+        return f.finish() + counters + self._workspace(declarations) + "\n".join(sorted(declarations)) + "\n"
+
+    def _counters(self) -> str:
+        """The memory of the measurements, and the function that says where it is."""
+        size = len(self.numbers) * COUNTERS
+        f = FunctionWriter(f"{self.name}_profile", "ptr", [], self.linkage)
+        f.ret(Value(f"@{self.name}_counters", "ptr"))
+        return f"@{self.name}_counters = internal global [{size} x i64] zeroinitializer, align 64\n" + f.finish()
+
+    def _now(self, clock: Value) -> Value:
+        """Nanoseconds of the monotonic clock."""
+        f = self.f
+        f.declarations.add("declare i32 @clock_gettime(i32, ptr)")
+        f.call("clock_gettime", "i32", [i32(1), clock])
+        seconds, rest = f.load(clock, "i64", 8), f.load(f.gep(clock, "i64", i64(1)), "i64", 8)
+        return f.add(f.mul(seconds, i64(1_000_000_000)), rest)
+
+    def _measured(self, launch: Launch) -> None:
+        """A launch, its time added to its counters."""
+        f = self.f
+        clock = f.alloca("i64", 2, 8)
+        before = self._now(clock)
+        self._launch(launch)
+        after = self._now(clock)
+        base = Value(f"@{self.name}_counters", "ptr")
+        at = [f.gep(base, "i64", i64(self.numbers[id(launch)] * COUNTERS + i)) for i in range(COUNTERS)]
+        f.store(f.add(f.load(at[0], "i64", 8), f.sub(after, before)), at[0], 8)
+        count = f.load(at[1], "i64", 8)
+        f.store(f.add(count, i64(1)), at[1], 8)
+        with f.when(f.cmp("icmp eq", count, i64(0))):
+            f.store(before, at[2], 8)
 
     def _launch_memory(self) -> tuple[Dim, Dim]:
         """Shared and scratch bytes that suffice for every launch."""
@@ -125,7 +167,7 @@ class _EntryEmitter:
     def _steps(self, steps: Sequence[Step]) -> None:
         for step in steps:
             if isinstance(step, Launch):
-                self._launch(step)
+                self._measured(step) if self.numbers else self._launch(step)
             elif isinstance(step, Copy):
                 self._copy(step)
             elif isinstance(step, Branch):

@@ -56,9 +56,9 @@ class Image:
         return "\n".join(to_assembly(text, self.target) for text in self.texts)
 
 
-def compile_program(program: Program, target: Target, options: object = None, name: str = "pierian") -> Image:
+def compile_program(program: Program, target: Target, name: str = "pierian", profile: bool = False) -> Image:
     """Native code for a program: `NAME_run`, `NAME_workspace`, and the binding functions for NumPy arrays."""
-    text, kernels = program_text(program, target, name)
+    text, kernels = program_text(program, target, name, profile=profile)
     text += emit_binding(program, name)
     constants = [program.buffers[constant].data for constant in program.constants]
     light = _is_light(program, kernels)
@@ -68,7 +68,7 @@ def compile_program(program: Program, target: Target, options: object = None, na
 
 
 def program_text(
-    program: Program, target: Target, name: str, linkage: str = ""
+    program: Program, target: Target, name: str, linkage: str = "", profile: bool = False
 ) -> tuple[str, dict[Kernel, tuple[str, KernelCode]]]:
     """LLVM IR of the kernels and the entry point."""
     kernels: dict[Kernel, tuple[str, KernelCode]] = {}
@@ -77,7 +77,7 @@ def program_text(
             kernel_name = f"{name}_k{len(kernels)}"
             kernels[launch.kernel] = (kernel_name, emit_kernel(launch.kernel, kernel_name, target))
     codes = {kernel: code for kernel, (_, code) in kernels.items()}
-    entry = emit_entry(program, name, codes, linkage)
+    entry = emit_entry(program, name, codes, linkage, profile)
     declarations: set[str] = set()
     for code in codes.values():
         declarations |= code.declarations

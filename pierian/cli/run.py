@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,20 +31,11 @@ def command(
     """
     import numpy as np
 
-    from pierian.compiler.errors import ArgumentError
     from pierian.compiler.graph.files import write_atomically
     from pierian.runtime.session import Session
 
     graph = load_graph(file)
-    feeds = {}
-    for item in inputs:
-        name, separator, path = item.partition("=")
-        if not separator:
-            raise click.UsageError(f"--input takes NAME=FILE.npy, not {item!r}")
-        try:
-            feeds[name] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ArgumentError(f"input {name!r} cannot be read", where=path, got=str(error)) from None
+    feeds = load_feeds(inputs)
     wanted = (
         dict(zip(graph.output_names, graph.outputs, strict=True)) if not fetches else {name: name for name in fetches}
     )
@@ -62,3 +54,21 @@ def command(
         target = folder / f"{name.replace('/', '_').replace(':', '_')}.npy"
         write_atomically(target, content.getvalue())
         click.echo(f"{target}: {np.asarray(array).dtype}{list(np.shape(array))}")
+
+
+def load_feeds(inputs: tuple[str, ...]) -> dict[str, Any]:
+    """The arrays of `--input NAME=FILE.npy` options, by name."""
+    import numpy as np
+
+    from pierian.compiler.errors import ArgumentError
+
+    feeds = {}
+    for item in inputs:
+        name, separator, path = item.partition("=")
+        if not separator:
+            raise click.UsageError(f"--input takes NAME=FILE.npy, not {item!r}")
+        try:
+            feeds[name] = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ArgumentError(f"input {name!r} cannot be read", where=path, got=str(error)) from None
+    return feeds

@@ -1,0 +1,38 @@
+"""`pierian profile FILE`."""
+
+from __future__ import annotations
+
+import click
+
+from pierian.cli.main import load_graph
+from pierian.cli.run import load_feeds
+
+
+@click.command("profile")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option(
+    "--input", "inputs", multiple=True, metavar="NAME=FILE.npy", help="A fed array; once for each placeholder."
+)
+@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="How often to run; the last counts.")
+@click.option("--threads", type=int, help="Threads to use; default all CPUs this process may use.")
+@click.option("--trace", type=click.Path(dir_okay=False), help="Write a trace for chrome://tracing or Perfetto here.")
+def command(file: str, inputs: tuple[str, ...], runs: int, threads: int | None, trace: str | None) -> None:
+    """Run a graph FILE and print where its time goes, kernel by kernel.
+
+    \b
+    Example:
+      pierian profile model.pb --input x=x.npy --trace trace.json
+    """
+    from pierian.runtime.profile import Profile
+    from pierian.runtime.session import Session
+
+    graph = load_graph(file)
+    feeds = load_feeds(inputs)
+    profile = Profile()
+    with Session(graph, threads) as session:
+        for _ in range(runs):
+            session.run(list(graph.outputs), feeds, profile=profile)
+    click.echo(profile.table(), nl=False)
+    if trace is not None:
+        profile.save_trace(trace)
+        click.echo(f"{trace}: {len(profile.kernels)} events")

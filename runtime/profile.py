@@ -1,0 +1,145 @@
+"""Where a run's time goes: kernel by kernel, with the work each does, the graph's operators and the user's lines behind it.
+
+    profile = Profile()
+    session.run(loss, feeds, profile=profile)
+    print(profile.table())
+    profile.save_trace("trace.json")        # for chrome://tracing or Perfetto
+
+A profiled program is compiled with a clock around every kernel, apart from the one that runs without. Work is counted from the
+kernel: its arithmetic at every point, and each of its arrays once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pierian.compiler.cost import kernel_bytes, kernel_flops
+from pierian.compiler.dim import Dim, evaluate, substitute, symbols
+from pierian.compiler.graph.files import write_atomically
+from pierian.compiler.kernel.nodes import Kernel
+from pierian.compiler.location import describe
+
+if TYPE_CHECKING:
+    from pierian.runtime.callable import PreparedCall
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """The measurements of one launch over a run.
+
+    Attributes:
+        label: the operators inside.
+        lines: the user's lines behind them.
+        kind: loop, contraction or serial.
+        runs: how many times it ran; more than once inside loops.
+        seconds: in all.
+        start: seconds from the start of the run's first kernel to its own first start.
+        flops, bytes: work of all its runs.
+    """
+
+    label: str
+    lines: str
+    kind: str
+    runs: int
+    seconds: float
+    start: float
+    flops: float
+    bytes: float
+
+
+class Profile:
+    """Measurements of the runs it was given to; each run replaces the one before.
+
+    Attributes:
+        kernels: launches in the order of the program.
+        seconds: the whole run, what Python does around it included.
+        threads: how many the session uses.
+    """
+
+    def __init__(self) -> None:
+        self.kernels: list[KernelTime] = []
+        self.seconds = 0.0
+        self.threads = 1
+
+    def measure(self, call: PreparedCall, feeds: tuple[Any, ...]) -> list[Any]:
+        """Run a prepared call whose program was compiled for it, and take its measurements; the call's results."""
+        from pierian.compiler.codegen.entry import COUNTERS, launches
+
+        executable = call.executable
+        steps = launches(executable.program.steps)
+        if not steps:
+            return call(feeds)
+        counters = executable.counters(len(steps) * COUNTERS)
+        counters[:] = 0
+        begin = time.perf_counter()
+        results = call(feeds)
+        self.seconds = time.perf_counter() - begin
+        self.threads = executable.threads
+        sizes = executable.sizes()
+        found = counters.reshape(-1, COUNTERS).tolist()
+        first = min((start for _, runs, start in found if runs), default=0)
+        self.kernels = [
+            _kernel_time(launch, measured, first, sizes)
+            for launch, measured in zip(steps, found, strict=True)
+            if measured[1]
+        ]
+        return results
+
+    def table(self) -> str:
+        """The kernels that took longest first, as text."""
+        from rich.console import Console
+        from rich.table import Table
+
+        total = sum(kernel.seconds for kernel in self.kernels)
+        title = f"{total * 1e3:.3f} ms in kernels of {self.seconds * 1e3:.3f} ms, threads: {self.threads}"
+        table = Table(title=title, title_justify="left")
+        for column in ("ms", "share", "runs", "GFLOP/s", "GB/s", "kind", "operators", "lines"):
+            table.add_column(column, justify="left" if column in ("kind", "operators", "lines") else "right")
+        for kernel in sorted(self.kernels, key=lambda one: -one.seconds):
+            seconds = max(kernel.seconds, 1e-9)
+            table.add_row(
+                f"{kernel.seconds * 1e3:.3f}", f"{100 * kernel.seconds / max(total, 1e-12):.1f} %", str(kernel.runs),
+                f"{kernel.flops / seconds / 1e9:.2f}", f"{kernel.bytes / seconds / 1e9:.2f}", kernel.kind, kernel.label,
+                kernel.lines,
+            )  # fmt: skip
+        console = Console(width=160)
+        with console.capture() as captured:
+            console.print(table)
+        return captured.get()
+
+    def trace(self) -> dict[str, Any]:
+        """Chrome's trace format: one event for each kernel; those inside loops with the time of all their runs."""
+        events = [
+            {
+                "name": kernel.label, "cat": kernel.kind, "ph": "X", "pid": 0, "tid": 0, "ts": kernel.start * 1e6,
+                "dur": kernel.seconds * 1e6,
+                "args": {"lines": kernel.lines, "runs": kernel.runs, "flops": kernel.flops, "bytes": kernel.bytes},
+            }
+            for kernel in self.kernels
+        ]  # fmt: skip
+        return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+    def save_trace(self, path: str | Path) -> None:
+        """Write `trace()` as JSON, atomically."""
+        write_atomically(Path(path), json.dumps(self.trace(), indent=1).encode())
+
+
+def _kernel_time(launch: Any, measured: Sequence[int], first: int, sizes: dict[str, int]) -> KernelTime:
+    nanoseconds, runs, start = measured
+    actual = dict(zip(launch.kernel.dims, launch.dims, strict=True))
+
+    def known(size: Dim) -> float:
+        expression = substitute(size, actual)
+        counters = {name: 0 for name in symbols(expression) if name not in sizes}  # of loops around: their first turn
+        return float(evaluate(expression, {**sizes, **counters}))
+
+    kernel: Kernel = launch.kernel
+    return KernelTime(
+        launch.label, describe(launch.location), kernel.kind, runs, nanoseconds * 1e-9, (start - first) * 1e-9,
+        runs * known(kernel_flops(kernel)), runs * known(kernel_bytes(kernel)),
+    )  # fmt: skip
