@@ -22,7 +22,7 @@ FEW_ROWS = 48
 # Bytes of a right operand that stays in the nearest caches however it is read.
 NEAR = 64 * 1024
 # Elements of float32 along k between two visits of a tile's sums.
-DEPTH = 384
+DEPTH = 400
 # Rows of results in one task.
 TASK_ROWS = 168
 # Columns of results in one task.
