@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pierian.compiler.dim import Dim, product
 from pierian.compiler.graph.node import Node
-from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Kernel, Reduce
+from pierian.compiler.schedule.rows import cost
 from pierian.compiler.shape import TensorType
 
 
@@ -33,14 +33,12 @@ def flops(node: Node) -> Dim:
 
 
 def kernel_flops(kernel: Kernel) -> Dim:
-    """Arithmetic of a kernel: every operation of its expressions at every point, an elementary function counted as twelve, and one
-    operation for each element that is reduced."""
-    weights = dict.fromkeys(ir.ELEMENTARY, 12) | dict.fromkeys(ir.LEAVES, 0)
+    """Arithmetic of a kernel: the operations of its expressions at every point (see `pierian.compiler.schedule.rows.cost`), and one
+    for each element that is reduced."""
     total: Dim = 0
     for statement in kernel.body:
         points = product([axis.extent for axis in (*kernel.axes, *statement.axes)])
-        each = sum(weights.get(node.op, 1) for node in ir.postorder([statement.value]))
-        total = total + points * (each + isinstance(statement, Reduce))
+        total = total + points * (cost(statement.value) + isinstance(statement, Reduce))
     return total
 
 

@@ -162,9 +162,9 @@ def max_pool(
     b = current()
     x = b.as_value(input)
     lowest = float("-inf") if x.dtype.is_float else -(1 << (x.dtype.bits - 1))
-    windows, spatial, first = _windows(b, x, ksize, strides, padding, data_format, lowest)
-    result = b.max(windows, axis=tuple(range(1 + spatial, 1 + 2 * spatial)), name=name)
-    return _channels_first(b, result) if first else result
+    pool = _Pool(x, ksize, strides, padding, data_format)
+    result = b.max(pool.windows(b, pool.arranged(b, x), lowest), axis=pool.axes, name=name)
+    return _channels_first(b, result) if pool.first else result
 
 
 def avg_pool(
@@ -178,17 +178,15 @@ def avg_pool(
     """The mean of every window, channel by channel; padded places do not count. Arguments as for `max_pool`."""
     b = current()
     x = b.as_value(input)
-    windows, spatial, first = _windows(b, x, ksize, strides, padding, data_format, 0)
-    axes = tuple(range(1 + spatial, 1 + 2 * spatial))
+    pool = _Pool(x, ksize, strides, padding, data_format)
+    x = pool.arranged(b, x)
+    windows = pool.windows(b, x, 0)
     if padding == "VALID":
-        result = b.mean(windows, axis=axes, name=name)
+        result = b.mean(windows, axis=pool.axes, name=name)
     else:
-        shape = _channels_last(b, x).shape if first else x.shape
-        ones = b.ones((1, *shape[1:-1], 1), dtype=x.dtype)
-        ones = _channels_first(b, ones) if first else ones
-        counted, _, _ = _windows(b, ones, ksize, strides, padding, data_format, 0)
-        result = b.divide(b.sum(windows, axis=axes), b.sum(counted, axis=axes), name=name)
-    return _channels_first(b, result) if first else result
+        counted = pool.windows(b, b.ones((1, *x.shape[1:-1], 1), dtype=x.dtype), 0)
+        result = b.divide(b.sum(windows, axis=pool.axes), b.sum(counted, axis=pool.axes), name=name)
+    return _channels_first(b, result) if pool.first else result
 
 
 def _is_matrix_product(x: Any, w: Any, strides: Sequence[int], padding: Padding) -> bool:
@@ -208,18 +206,31 @@ def _pointwise_channels_first(b: Any, x: Any, w: Any, name: str | None) -> Any:
 # --- arguments -------------------------------------------------------------------------------------------------------
 
 
-def _windows(
-    b: Any, x: Any, ksize: Any, strides: Any, padding: Padding, data_format: str | None, fill: float
-) -> tuple[Any, int, bool]:
-    """[batch, *places, *window, channels], how many spatial axes, and whether the result goes back to channels first."""
-    spatial = _spatial_axes(x, data_format)
-    first = _is_channels_first(data_format)
-    x = _channels_last(b, x) if first else x
-    window = _each(ksize, spatial, data_format)
-    steps = window if strides is None else _each(strides, spatial, data_format)
-    ones = (1,) * spatial
-    x = _padded(b, x, window, steps, ones, padding, first, fill)
-    return b.sliding_windows(x, window=window, strides=steps, dilations=ones), spatial, first
+class _Pool:
+    """What the arguments of pooling ask for.
+
+    Attributes:
+        axes: the window's axes in `windows`.
+        first: whether channels stand second in input and result.
+    """
+
+    def __init__(self, x: Any, ksize: Any, strides: Any, padding: Padding, data_format: str | None) -> None:
+        spatial = _spatial_axes(x, data_format)
+        self.first = _is_channels_first(data_format)
+        self.window = _each(ksize, spatial, data_format)
+        self.steps = self.window if strides is None else _each(strides, spatial, data_format)
+        self.padding = padding
+        self.axes = tuple(range(1 + spatial, 1 + 2 * spatial))
+
+    def arranged(self, b: Any, x: Any) -> Any:
+        """The input with channels last."""
+        return _channels_last(b, x) if self.first else x
+
+    def windows(self, b: Any, x: Any, fill: float) -> Any:
+        """[batch, *places, *window, channels] of an input with channels last, `fill` around it."""
+        ones = (1,) * len(self.window)
+        x = _padded(b, x, self.window, self.steps, ones, self.padding, self.first, fill)
+        return b.sliding_windows(x, window=self.window, strides=self.steps, dilations=ones)
 
 
 def _spatial_axes(x: Any, data_format: str | None) -> int:

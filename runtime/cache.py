@@ -44,6 +44,8 @@ SUFFIX = ".program"
 # Constants beyond this are not copied to disk: reading them again would cost what compiling does.
 LARGEST_CONSTANTS = 64 << 20
 _CHECKSUM = 32
+# What reading a file that is not a whole entry of this form raises.
+UNREADABLE = (OSError, PierianError, ValueError, KeyError, TypeError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class ProgramCache:
             found = _parse(content)
         except FileNotFoundError:
             return None
-        except (OSError, PierianError, ValueError, KeyError, TypeError, struct.error):
+        except UNREADABLE:
             with contextlib.suppress(OSError):
                 path.unlink()  # not whole, or of another form: it would be in the way for ever
             return None
@@ -170,10 +172,15 @@ def default_cache() -> ProgramCache | None:
     return ProgramCache(folder, (int(text) if text.isdigit() else 512) << 20)
 
 
-def key_of(graph: Graph, options: CompileOptions) -> str:
+def program_key(graph: Graph, options: CompileOptions) -> str:
     """The key of a closed graph."""
+    return key_of(repr(options).encode(), graph_digest(graph))
+
+
+def key_of(*parts: bytes) -> str:
+    """The key of what this compiler makes of something on this processor."""
     hasher = hashlib.blake2b(digest_size=20)
-    for part in (compiler_fingerprint(), processor(), repr(options).encode(), graph_digest(graph)):
+    for part in (compiler_fingerprint(), processor(), *parts):
         hasher.update(len(part).to_bytes(8, "little") + part)
     return hasher.hexdigest()
 
@@ -286,6 +293,6 @@ def _interface(header: dict[str, Any]) -> Program:
 def _problem(path: Path) -> str:
     try:
         _parse(path.read_bytes())
-    except (OSError, PierianError, ValueError, KeyError, TypeError, struct.error) as error:
+    except UNREADABLE as error:
         return str(error) or type(error).__name__
     return ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +11,7 @@ from pierian.compiler.graph.node import Value
 from pierian.compiler.kernel.program import Program
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.state import Signature, close_for_compilation
-from pierian.runtime.cache import Stored, compiler_fingerprint, default_cache, key_of, processor, stored_form
+from pierian.runtime.cache import Stored, default_cache, key_of, program_key, stored_form
 
 if TYPE_CHECKING:
     from pierian.compiler.codegen.link import LinkedCode
@@ -47,7 +45,7 @@ def compile_for_calls(
     options = options or CompileOptions()
     closed, signature = close_for_compilation(graph, feeds, fetches, effects)
     cache = default_cache()
-    key = key_of(closed, options) if cache is not None else ""
+    key = program_key(closed, options) if cache is not None else ""
     found = cache.load(key) if cache is not None else None
     if found is not None:
         return Runnable(signature, found.interface, found)
@@ -60,22 +58,19 @@ def compile_for_calls(
     return Runnable(signature, compiled.program, compiled.image)
 
 
-@functools.lru_cache(maxsize=1)
 def pool_code() -> tuple[list[bytes], LinkedCode | None]:
     """The thread pool's code: objects, or a linked block."""
     cache = default_cache()
-    key = hashlib.blake2b(b"pool" + compiler_fingerprint() + processor(), digest_size=20).hexdigest()
+    key = key_of(b"pool")
     found = cache.load(key) if cache is not None else None
     if found is not None:
         return [], found.linked
-    from pierian.compiler.codegen.link import is_linkable, link
+    from pierian.compiler.codegen.link import link_if_known
     from pierian.compiler.codegen.module import pool_object
     from pierian.compiler.target.features import host
 
     objects = [pool_object(host())]
-    if not is_linkable(objects):
-        return objects, None
-    linked = link(objects)
-    if cache is not None:
+    linked = link_if_known(objects)
+    if cache is not None and linked is not None:
         cache.store(key, Stored("pierian_pool", False, linked, [], Program("pool")))
     return objects, linked

@@ -65,12 +65,6 @@ class EngineCode:
         return found
 
 
-def load(objects: Sequence[bytes], linked: LinkedCode | None = None) -> Code:
-    """Code ready to be called: `linked` where it is known, else made from object files."""
-    if linked is None:
-        from pierian.compiler.codegen.link import is_linkable, link
-
-        if not is_linkable(objects):
-            return EngineCode(objects)
-        linked = link(objects)
-    return MappedCode(linked)
+def load(objects: Sequence[bytes], linked: LinkedCode | None) -> Code:
+    """Code ready to be called: the linked block, or object files where there is none."""
+    return MappedCode(linked) if linked is not None else EngineCode(objects)

@@ -22,6 +22,7 @@ from pierian.compiler.cost import kernel_bytes, kernel_flops
 from pierian.compiler.dim import Dim, evaluate, substitute, symbols
 from pierian.compiler.graph.files import write_atomically
 from pierian.compiler.kernel.nodes import Kernel
+from pierian.compiler.kernel.program import launches
 from pierian.compiler.location import describe
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Profile:
 
     def measure(self, call: PreparedCall, feeds: tuple[Any, ...]) -> list[Any]:
         """Run a prepared call whose program was compiled for it, and take its measurements; the call's results."""
-        from pierian.compiler.codegen.entry import COUNTERS, launches
+        from pierian.compiler.codegen.entry import COUNTERS
 
         executable = call.executable
         steps = launches(executable.program.steps)

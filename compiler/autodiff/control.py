@@ -13,29 +13,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from pierian.compiler.autodiff.reverse import gradients
-from pierian.compiler.graph.builder import Builder
 from pierian.compiler.graph.graph import Graph
+from pierian.compiler.graph.inline import inline
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.ops.control import build_cond, build_scan, build_while
 
 # Operators whose results are kept for the way back rather than computed a second time.
 _WORTH_SAVING = ("matmul", "dot_general", "conv_general")
-
-
-def inline(
-    b: Builder, body: Graph, arguments: Sequence[Value], made_of: dict[Value, Value] | None = None
-) -> list[Value]:
-    """The body's outputs for arguments, as nodes of what is being built; `made_of` is told what became of every value."""
-    mapping: dict[Value, Value] = dict(zip(body.inputs, arguments, strict=True))
-    for node in body.nodes:
-        if node.op.name == "placeholder":
-            continue
-        inner = tuple(one.clone(None, one.value_type) for one in node.bodies)
-        made = b.apply(node.op, [mapping[value] for value in node.inputs], dict(node.attributes), inner)
-        mapping.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
-    if made_of is not None:
-        made_of.update(mapping)
-    return [mapping[value] for value in body.outputs]
 
 
 def _current() -> Any:

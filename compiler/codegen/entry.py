@@ -17,26 +17,13 @@ from pierian.compiler.codegen.abi import KernelCode, emit_dim
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i32, i64
 from pierian.compiler.dim import Dim, ceildiv, maximum, substitute
 from pierian.compiler.kernel.nodes import Kernel
-from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step
+from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step, launches
 
 ALIGNMENT = 64
 
 RUN_PARAMETERS = [
     ("pool", "ptr"), ("inputs", "ptr"), ("outputs", "ptr"), ("constants", "ptr"), ("dims", "ptr"), ("workspace", "ptr"),
 ]  # fmt: skip
-
-
-def launches(steps: Sequence[Step]) -> list[Launch]:
-    """All launches of a program, those in branches and loops too."""
-    found: list[Launch] = []
-    for step in steps:
-        if isinstance(step, Launch):
-            found.append(step)
-        elif isinstance(step, Branch):
-            found += launches(step.then) + launches(step.otherwise)
-        elif isinstance(step, Loop):
-            found += launches(step.header) + launches(step.steps)
-    return found
 
 
 COUNTERS = 3

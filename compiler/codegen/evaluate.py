@@ -24,7 +24,7 @@ from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64
 from pierian.compiler.dim import Dim, Symbolic, symbols
 from pierian.compiler.dtype import DType
 from pierian.compiler.elementary import EXPANSIONS
-from pierian.compiler.kernel.nodes import Buffer, Kernel
+from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel
 from pierian.compiler.kernel.scalar import Index, Scalar, children, load_parts
 
 
@@ -73,6 +73,18 @@ class Frame:
         self.buffers: dict[str, Buffer] = {buffer.name: buffer for buffer in kernel.buffers}
         self.parameters = Parameters(writer, kernel)
         self.dependencies = dependencies
+
+
+def unravel(scope: Scope, index: Value, axes: Sequence[Axis]) -> dict[str, Value]:
+    """The values of several axes at the point `index` of their product, slowest first; extents are looked up in `scope`, which
+    should know them already where this is written inside a loop."""
+    values: dict[str, Value] = {}
+    rest = index
+    for axis in reversed(axes[1:]):
+        extent = scope.dim(axis.extent)
+        values[axis.name] = scope.writer.op("srem", rest, extent)
+        rest = scope.writer.op("sdiv", rest, extent)
+    return {**values, axes[0].name: rest} if axes else {}
 
 
 class Scope:

@@ -39,8 +39,12 @@ class LinkedCode:
     fixups: tuple[tuple[int, str, int], ...]
 
 
-def is_linkable(objects: Sequence[bytes]) -> bool:
-    """Whether these are object files that `link` understands."""
+def link_if_known(objects: Sequence[bytes]) -> LinkedCode | None:
+    """`link` for object files it understands; None for those of other targets, which LLVM's engine links when they are loaded."""
+    return link(objects) if _is_known(objects) else None
+
+
+def _is_known(objects: Sequence[bytes]) -> bool:
     return all(content[:6] == b"\x7fELF\x02\x01" and content[16:20] == b"\x01\x00\x3e\x00" for content in objects)
 
 

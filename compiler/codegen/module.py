@@ -9,14 +9,14 @@ from typing import Any
 
 from pierian.compiler.codegen.abi import KernelCode
 from pierian.compiler.codegen.binding import emit_binding
-from pierian.compiler.codegen.entry import emit_entry, launches
+from pierian.compiler.codegen.entry import emit_entry
 from pierian.compiler.codegen.functions import definitions
 from pierian.compiler.codegen.kernels import emit_kernel
-from pierian.compiler.codegen.link import LinkedCode, is_linkable, link
+from pierian.compiler.codegen.link import LinkedCode, link_if_known
 from pierian.compiler.codegen.threads import pool_text
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.kernel.nodes import Kernel
-from pierian.compiler.kernel.program import Loop, Program
+from pierian.compiler.kernel.program import Loop, Program, launches
 from pierian.compiler.target.features import Target
 
 _CODEGEN_LEVEL = 2
@@ -63,8 +63,7 @@ def compile_program(program: Program, target: Target, name: str = "pierian", pro
     constants = [program.buffers[constant].data for constant in program.constants]
     light = _is_light(program, kernels)
     objects = [to_object(text, target)]
-    linked = link(objects) if is_linkable(objects) else None
-    return Image(name, objects, target, light, kernels, [text], constants, linked)
+    return Image(name, objects, target, light, kernels, [text], constants, link_if_known(objects))
 
 
 def program_text(

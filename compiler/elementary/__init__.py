@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pierian.compiler.elementary.erf import erf
 from pierian.compiler.elementary.exp import exp, exp2, expm1
@@ -11,6 +12,7 @@ from pierian.compiler.elementary.log import log, log1p, log2
 from pierian.compiler.elementary.pow import power
 from pierian.compiler.elementary.trig import cos, sin
 from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.scalar import Index, Scalar
 
 
@@ -37,6 +39,13 @@ def expand(roots: Sequence[Scalar], inlined: int = INLINED) -> list[Scalar]:
     for root in roots:
         _expand(root, kept, done)
     return [done[root] for root in roots]
+
+
+def expand_kernel(kernel: Kernel) -> Kernel:
+    """The kernel with the values of its statements expanded."""
+    values = expand([statement.value for statement in kernel.body])
+    body = tuple(replace(s, value=value) for s, value in zip(kernel.body, values, strict=True))
+    return replace(kernel, body=body)
 
 
 def _expand(root: Scalar, kept: frozenset[str], done: dict[Scalar, Scalar]) -> None:
@@ -71,4 +80,4 @@ def _expand_one(node: Scalar, kept: frozenset[str], done: dict[Scalar, Scalar]) 
     return done[whole]
 
 
-__all__ = ["EXPANSIONS", "INLINED", "expand"]
+__all__ = ["EXPANSIONS", "INLINED", "expand", "expand_kernel"]

@@ -6,7 +6,7 @@ Step      Launch kernel(buffers; dims) | Branch | Loop | Copy
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
 
@@ -92,23 +92,30 @@ class Loop:
 Step = Union[Launch, Copy, Branch, Loop]
 
 
-def buffers_of(steps: Sequence[Step]) -> set[str]:
-    """The names of all buffers that steps touch, those inside branches and loops too."""
-    found: set[str] = set()
-    stack = list(steps)
-    while stack:
-        step = stack.pop()
-        if isinstance(step, Launch):
-            found.update(step.buffers)
-        elif isinstance(step, Copy):
-            found.update((step.target, step.source))
-        elif isinstance(step, Branch):
-            found.add(step.condition)
-            stack += [*step.then, *step.otherwise]
-        else:
-            found.update([step.condition] if step.condition else [])
-            stack += [*step.header, *step.steps]
-    return found
+def walk(steps: Sequence[Step]) -> Iterator[Step]:
+    """Every step in the order of the program, those inside a branch or a loop behind the one that holds them."""
+    for step in steps:
+        yield step
+        if isinstance(step, Branch):
+            yield from walk(step.then)
+            yield from walk(step.otherwise)
+        elif isinstance(step, Loop):
+            yield from walk(step.header)
+            yield from walk(step.steps)
+
+
+def launches(steps: Sequence[Step]) -> list[Launch]:
+    """All launches, those in branches and loops too."""
+    return [step for step in walk(steps) if isinstance(step, Launch)]
+
+
+def touched(step: Step) -> tuple[str, ...]:
+    """The buffers a step reads or writes itself, what it holds left out."""
+    if isinstance(step, Launch):
+        return step.buffers
+    if isinstance(step, Copy):
+        return (step.target, step.source)
+    return (step.condition,) if step.condition else ()
 
 
 @dataclass(slots=True)
@@ -130,3 +137,9 @@ class Program:
     constants: list[str] = field(default_factory=list)
     workspace: Dim = 0
     checks: list[tuple[Dim, Dim, str]] = field(default_factory=list)
+
+    def base(self, name: str) -> str:
+        """The buffer whose bytes an alias sees; any other buffer is its own."""
+        while self.buffers[name].kind == "alias":
+            name = self.buffers[name].base
+        return name

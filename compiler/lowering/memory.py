@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pierian.compiler.dim import Dim, ceildiv, symbols
-from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step
+from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step, touched, walk
 
 # One cache line, and the widest vector: every temporary starts at a multiple.
 ALIGNMENT = 64
@@ -45,7 +45,7 @@ def live_ranges(program: Program) -> dict[str, Lifetime]:
     lifetimes: dict[str, Lifetime] = {}
     position = _visit(program, program.steps, 0, lifetimes)
     for name in program.outputs:
-        base = _base(program, name)
+        base = program.base(name)
         if base in lifetimes:
             lifetimes[base].last = position
     return lifetimes
@@ -85,26 +85,14 @@ def _visit_loop(program: Program, step: Loop, position: int, lifetimes: dict[str
 
 def _walked(program: Program, loop: Loop) -> set[str]:
     """The temporaries a loop touches through aliases that move with its counter."""
-    found: set[str] = set()
-    stack = [*loop.header, *loop.steps]
-    while stack:
-        step = stack.pop()
-        if isinstance(step, Branch):
-            stack += [*step.then, *step.otherwise]
-            continue
-        if isinstance(step, Loop):
-            stack += [*step.header, *step.steps]
-            continue
-        for name in step.buffers if isinstance(step, Launch) else (step.target, step.source):
-            base = _base(program, name)
-            if program.buffers[base].kind == "temporary" and loop.counter in symbols(program.buffers[name].start):
-                found.add(base)
-    return found
+    names = {name for step in walk([*loop.header, *loop.steps]) for name in touched(step)}
+    moving = {name for name in names if loop.counter in symbols(program.buffers[name].start)}
+    return {base for base in map(program.base, moving) if program.buffers[base].kind == "temporary"}
 
 
 def _touch(program: Program, names: Iterable[str], position: int, lifetimes: dict[str, Lifetime]) -> None:
     for name in names:
-        base = _base(program, name)
+        base = program.base(name)
         if program.buffers[base].kind != "temporary":
             continue
         found = lifetimes.get(base)
@@ -112,12 +100,6 @@ def _touch(program: Program, names: Iterable[str], position: int, lifetimes: dic
             lifetimes[base] = Lifetime(position, position)
         else:
             found.last = max(found.last, position)
-
-
-def _base(program: Program, name: str) -> str:
-    while program.buffers[name].kind == "alias":
-        name = program.buffers[name].base
-    return name
 
 
 def _bytes(buffer: ProgramBuffer) -> Dim:

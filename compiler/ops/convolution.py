@@ -205,8 +205,9 @@ def _padded(b: Any, x: Value, before: Sequence[Dim], after: Sequence[Dim]) -> Va
     rest = x.type.rank - 1 - len(before)
     cut = [min(amount, 0) if isinstance(amount, int) else 0 for amount in after]
     if any(cut):
-        end = (x.shape[0], *(x.shape[1 + i] + one for i, one in enumerate(cut)), *x.shape[1 + len(before) :])
-        x = b.slice(x, begin=(0,) * len(end), end=end, step=(1,) * len(end))
+        x = _cut_to(
+            b, x, (x.shape[0], *(x.shape[1 + i] + one for i, one in enumerate(cut)), *x.shape[1 + len(before) :])
+        )
     behind = [amount - one for amount, one in zip(after, cut, strict=True)]
     if all(amount == 0 for amount in (*before, *behind)):
         return x

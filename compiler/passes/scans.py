@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pierian.compiler.dim import product
 from pierian.compiler.graph.builder import GraphBuilder
 from pierian.compiler.graph.graph import Graph
+from pierian.compiler.graph.inline import inline
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.ops.definition import operator_named
 from pierian.compiler.passes.base import bodies
@@ -65,21 +66,15 @@ def _merge(graph: Graph, first: Node, second: Node) -> Node | None:
     body = first.bodies[0].clone()
     builder = GraphBuilder(body)
     captured = list(first.inputs[walked:])
-    mapping = dict(zip(second.bodies[0].inputs[:walked], body.inputs[:walked], strict=True))
+    arguments = list(body.inputs[:walked])
     for outside, parameter in zip(second.inputs[walked:], second.bodies[0].inputs[walked:], strict=True):
         if outside in captured:
-            mapping[parameter] = body.inputs[walked + captured.index(outside)]
+            arguments.append(body.inputs[walked + captured.index(outside)])
         else:
             captured.append(outside)
-            mapping[parameter] = builder.placeholder(parameter.type, parameter.node.name)
-    for node in second.bodies[0].nodes:
-        if node.op.name != "placeholder":
-            inner = tuple(one.clone() for one in node.bodies)
-            builder.location = node.location
-            made = builder.apply(node.op, [mapping[v] for v in node.inputs], dict(node.attributes), inner)
-            mapping.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
+            arguments.append(builder.placeholder(parameter.type, parameter.node.name))
     mine = body.outputs
-    theirs = [mapping[value] for value in second.bodies[0].outputs]
+    theirs = inline(builder, second.bodies[0], arguments, keep_lines=True)
     body.set_outputs([*mine, *theirs])
     CommonSubexpressions().run(body)
     outputs = body.outputs

@@ -79,6 +79,11 @@ class Roles:
         return product([axis.extent for axis in (*self.segments, self.k)])
 
     @property
+    def segment_count(self) -> Dim:
+        """Points of the axes `segments`."""
+        return product([axis.extent for axis in self.segments])
+
+    @property
     def row_count(self) -> Dim:
         """Points of the axes `rows`."""
         return product([axis.extent for axis in self.rows])
@@ -261,7 +266,7 @@ def _even(size: int, most: int, multiple: int) -> int:
 
 def _depth_blocks(roles: Roles, most: int) -> tuple[int, int]:
     depth = roles.k.extent
-    count = product([axis.extent for axis in roles.segments])
+    count = roles.segment_count
     most += most // 2 if isinstance(roles.depth, int) and roles.depth <= most + most // 2 else 0
     if not isinstance(depth, int):
         return most, 1

@@ -8,7 +8,7 @@ that the contraction engine would else pack in every run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,22 @@ from pierian.compiler.codegen.access import address, step, without
 from pierian.compiler.dim import Dim, substitute, symbol
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Store
-from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step, buffers_of
+from pierian.compiler.kernel.program import (
+    Branch,
+    Copy,
+    Launch,
+    Loop,
+    Program,
+    ProgramBuffer,
+    Step,
+    launches,
+    touched,
+    walk,
+)
 from pierian.compiler.lowering.memory import plan_memory
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import Roles, choose_tiling, classify, packed_indices
+from pierian.compiler.shape import Shape
 from pierian.compiler.target.features import Target
 
 Array = np.ndarray[Any, Any]
@@ -37,15 +49,77 @@ def lay_out_operands(program: Program, target: Target, reuse_memory: bool = True
 def pack_constants(program: Program, target: Target) -> None:
     """Replace, in place, every constant that a contraction reads as its right operand by packed panels."""
     packed: dict[tuple[Any, ...], str] = {}
-    for launch in _launches(program.steps):
-        if launch.kernel.kind == "contraction":
-            _pack(program, launch, target, packed)
+    for launch in launches(program.steps):
+        operand = _right_operand(launch, target)
+        if operand is not None:
+            _pack_constant(program, launch, operand, packed)
     _drop_unused(program)
 
 
 def pack_invariants(program: Program, target: Target) -> None:
     """Pack in front of a loop, in place, what contractions inside read as their right operand and no turn changes."""
     program.steps = _with_packing(program, program.steps, target)
+
+
+@dataclass(frozen=True, slots=True)
+class _Operand:
+    """A right operand that is one plain load: its contraction, which buffer and parameter it reads and where, and panel columns."""
+
+    kernel: Kernel
+    roles: Roles
+    position: int
+    buffer: Buffer
+    source: str
+    indices: tuple[Dim, ...]
+    columns: int
+
+
+def _right_operand(launch: Launch, target: Target) -> _Operand | None:
+    """What a launch could read from panels; None where it is no such contraction or does already."""
+    if launch.kernel.kind != "contraction":
+        return None
+    kernel = collapse(launch.kernel)
+    roles = classify(kernel)
+    if roles.m.extent == 1 or roles.n.extent == 1 or roles.rhs.op != "load" or roles.packed:
+        return None
+    name, indices = ir.load_parts(roles.rhs)
+    position = next(i for i, buffer in enumerate(kernel.buffers) if buffer.name == name)
+    buffer = kernel.buffers[position]
+    known = tuple(index for index in indices if not isinstance(index, ir.Scalar))
+    if len(known) < len(indices) or buffer.dtype is not roles.rhs.dtype or _loads(kernel, name) != 1:
+        return None
+    columns = choose_tiling(roles, target).nr
+    return _Operand(kernel, roles, position, buffer, launch.buffers[position], known, columns)
+
+
+def _loads(kernel: Kernel, name: str) -> int:
+    nodes = ir.postorder([statement.value for statement in kernel.body])
+    return sum(node.op == "load" and ir.load_parts(node)[0] == name for node in nodes)
+
+
+def _read_panels(launch: Launch, operand: _Operand, name: str, shape: Shape) -> None:
+    """Let a launch read its right operand from the panels in buffer `name`."""
+    panels = Buffer(operand.buffer.name, operand.buffer.dtype, shape)
+    # In panels all reduced axes follow each other, so that more of them may be one.
+    kernel = collapse(_reading(operand.kernel, operand.roles, panels))
+    launch.kernel = _reading(kernel, classify(kernel), panels)
+    launch.buffers = tuple(name if i == operand.position else one for i, one in enumerate(launch.buffers))
+
+
+def _reading(kernel: Kernel, roles: Roles, panels: Buffer) -> Kernel:
+    """The kernel with its right operand read from panels."""
+    columns = panels.shape[-1]
+    assert isinstance(columns, int)
+    load = ir.load(panels.name, packed_indices(roles, columns), panels.dtype)
+    reduce = replace(roles.reduce, value=ir.scalar("mul", roles.reduce.value.dtype, (roles.lhs, load)))
+    return replace(
+        kernel,
+        buffers=tuple(panels if one.name == panels.name else one for one in kernel.buffers),
+        body=tuple(reduce if statement is roles.reduce else statement for statement in kernel.body),
+    )
+
+
+# --- in front of loops ----------------------------------------------------------------------------------------------
 
 
 def _with_packing(program: Program, steps: Sequence[Step], target: Target) -> list[Step]:
@@ -63,135 +137,78 @@ def _with_packing(program: Program, steps: Sequence[Step], target: Target) -> li
 
 
 def _pack_before(program: Program, loop: Loop, target: Target) -> list[Step]:
-    changed = {_base(program, name) for name in _written([*loop.header, *loop.steps])}
-    packing: dict[tuple[Any, ...], tuple[str, Launch]] = {}
-    for launch in _launches([*loop.header, *loop.steps]):
-        if launch.kernel.kind != "contraction":
+    inside = [*loop.header, *loop.steps]
+    changed = {program.base(name) for name in _written(inside)}
+    packing: dict[tuple[Any, ...], Launch] = {}
+    for launch in launches(inside):
+        operand = _right_operand(launch, target)
+        if operand is None or not _is_whole(operand):
             continue
-        kernel = collapse(launch.kernel)
-        roles = classify(kernel)
-        if roles.m.extent == 1 or roles.rhs.op != "load" or roles.packed or roles.rhs_batch or roles.segments:
+        if program.base(operand.source) in changed or program.buffers[operand.source].start != 0:
             continue
-        name, indices = ir.load_parts(roles.rhs)
-        position = next(i for i, buffer in enumerate(kernel.buffers) if buffer.name == name)
-        source, buffer = launch.buffers[position], kernel.buffers[position]
-        nr = choose_tiling(roles, target).nr
-        n, k = roles.n.extent, roles.k.extent
-        if _base(program, source) in changed or program.buffers[source].start != 0 or _loads(kernel, name) != 1:
-            continue
-        if not isinstance(n, int) or n % nr or n == 0 or not isinstance(k, int) or buffer.dtype is not roles.rhs.dtype:
-            continue
-        if address(buffer, indices).computed or not all(isinstance(dim, int) for dim in buffer.shape):
-            continue
-        key = (source, indices, buffer.shape, nr)
+        key = (operand.source, operand.indices, operand.buffer.shape, operand.columns)
         if key not in packing:
-            packing[key] = _packing(program, launch, buffer, indices, roles, nr, source)
-        panels = Buffer(name, buffer.dtype, (n // nr, k, nr))
-        launch.kernel = _reading(kernel, roles, panels)
-        launch.buffers = tuple(packing[key][0] if i == position else b for i, b in enumerate(launch.buffers))
-    return [launch for _, launch in packing.values()]
+            packing[key] = _packing(program, launch, operand)
+        name = packing[key].buffers[1]
+        _read_panels(launch, operand, name, program.buffers[name].shape)
+    return list(packing.values())
 
 
-def _packing(
-    program: Program, launch: Launch, buffer: Buffer, indices: Sequence[ir.Index], roles: Roles, nr: int, source: str
-) -> tuple[str, Launch]:
-    """A new temporary for the panels, and the launch that fills it."""
-    n, k = roles.n.extent, roles.k.extent
-    assert isinstance(n, int) and isinstance(k, int)
+def _is_whole(operand: _Operand) -> bool:
+    """One matrix of known sizes that fills its panels."""
+    roles, n = operand.roles, operand.roles.n.extent
+    if roles.rhs_batch or roles.segments or not isinstance(n, int) or n == 0 or n % operand.columns:
+        return False
+    return isinstance(roles.k.extent, int) and all(isinstance(dim, int) for dim in operand.buffer.shape)
+
+
+def _packing(program: Program, launch: Launch, operand: _Operand) -> Launch:
+    """The launch that fills a new temporary with the panels."""
+    roles, columns, dtype = operand.roles, operand.columns, operand.buffer.dtype
+    panels = roles.n.extent // columns
     name = f"panels{sum(one.startswith('panels') for one in program.buffers)}"
-    shape = (n // nr, k, nr)
-    program.buffers[name] = ProgramBuffer(name, "temporary", buffer.dtype, shape)
-    axes = (Axis("%p", n // nr), Axis("%k", k), Axis("%c", nr))
-    place = {roles.n.name: symbol("%p") * nr + symbol("%c"), roles.k.name: symbol("%k")}
-    read = tuple(substitute(index, place) for index in indices if not isinstance(index, ir.Scalar))
-    load = ir.load("b0", read, buffer.dtype)
+    shape = (panels, roles.k.extent, columns)
+    program.buffers[name] = ProgramBuffer(name, "temporary", dtype, shape)
+    axes = (Axis("%p", panels), Axis("%k", roles.k.extent), Axis("%c", columns))
+    place = {roles.n.name: symbol("%p") * columns + symbol("%c"), roles.k.name: symbol("%k")}
+    load = ir.load("b0", tuple(substitute(index, place) for index in operand.indices), dtype)
     store = Store("b1", (symbol("%p"), symbol("%k"), symbol("%c")), load)
-    given = Buffer("b0", buffer.dtype, buffer.shape)
-    kernel = Kernel("loop", (given, Buffer("b1", buffer.dtype, shape)), (), axes, (store,))
-    return name, Launch(kernel, (source, name), (), "packing", launch.location)
+    buffers = (Buffer("b0", dtype, operand.buffer.shape), Buffer("b1", dtype, shape))
+    kernel = Kernel("loop", buffers, (), axes, (store,))
+    return Launch(kernel, (operand.source, name), (), "packing", launch.location)
 
 
 def _written(steps: Sequence[Step]) -> set[str]:
     """The buffers that steps store to."""
     found: set[str] = set()
-    for launch in _launches(steps):
-        outputs = launch.kernel.outputs
-        found.update(
-            name for name, one in zip(launch.buffers, launch.kernel.buffers, strict=True) if one.name in outputs
-        )
-    return found | _copied(steps)
-
-
-def _copied(steps: Sequence[Step]) -> set[str]:
-    found: set[str] = set()
-    for one in steps:
+    for one in walk(steps):
         if isinstance(one, Copy):
             found.add(one.target)
-        elif isinstance(one, Branch):
-            found |= _copied([*one.then, *one.otherwise])
-        elif isinstance(one, Loop):
-            found |= _copied([*one.header, *one.steps])
+        elif isinstance(one, Launch):
+            outputs = one.kernel.outputs
+            found.update(
+                name for name, buffer in zip(one.buffers, one.kernel.buffers, strict=True) if buffer.name in outputs
+            )
     return found
 
 
-def _base(program: Program, name: str) -> str:
-    while program.buffers[name].kind == "alias":
-        name = program.buffers[name].base
-    return name
+# --- constants --------------------------------------------------------------------------------------------------------
 
 
-def _launches(steps: Sequence[Step]) -> list[Launch]:
-    found: list[Launch] = []
-    for one in steps:
-        if isinstance(one, Launch):
-            found.append(one)
-        elif isinstance(one, Branch):
-            found += _launches(one.then) + _launches(one.otherwise)
-        elif isinstance(one, Loop):
-            found += _launches(one.header) + _launches(one.steps)
-    return found
-
-
-def _pack(program: Program, launch: Launch, target: Target, packed: dict[tuple[Any, ...], str]) -> None:
-    kernel = collapse(launch.kernel)
-    roles = classify(kernel)
-    if roles.m.extent == 1 or roles.n.extent == 1 or roles.rhs.op != "load":
-        return
-    name, indices = ir.load_parts(roles.rhs)
-    position = next(i for i, buffer in enumerate(kernel.buffers) if buffer.name == name)
-    data = _data(program, launch.buffers[position])
-    buffer = kernel.buffers[position]
-    if data is None or buffer.dtype is not roles.rhs.dtype or _loads(kernel, name) != 1:
-        return
-    nr = choose_tiling(roles, target).nr
-    where = address(buffer, indices)
+def _pack_constant(program: Program, launch: Launch, operand: _Operand, packed: dict[tuple[Any, ...], str]) -> None:
+    roles, columns = operand.roles, operand.columns
+    data = _data(program, operand.source)
     order = [*roles.rhs_batch, *roles.segments, roles.k, roles.n]
-    offsets = None if where.computed else _offsets(where.known, order)
-    if offsets is None:
+    known = address(operand.buffer, operand.indices).known
+    offsets = _offsets(known, order) if data is not None else None
+    if data is None or offsets is None:
         return
-    panels = _panels(data.reshape(-1)[offsets], roles, nr)
-    key = (launch.buffers[position], where.known, tuple(order), nr)
+    key = (operand.source, known, tuple(order), columns)
     if key not in packed:
-        packed[key] = _add_constant(program, f"{launch.buffers[position]}_panels{len(packed)}", buffer, panels)
-    fresh = Buffer(name, buffer.dtype, panels.shape)
-    kernel = _reading(kernel, roles, fresh)
-    # In panels all reduced axes follow each other, so that more of them may be one.
-    kernel = collapse(kernel)
-    launch.kernel = _reading(kernel, classify(kernel), fresh)
-    launch.buffers = tuple(packed[key] if i == position else one for i, one in enumerate(launch.buffers))
-
-
-def _reading(kernel: Kernel, roles: Roles, panels: Buffer) -> Kernel:
-    """The kernel with its right operand read from panels."""
-    columns = panels.shape[-1]
-    assert isinstance(columns, int)
-    load = ir.load(panels.name, packed_indices(roles, columns), panels.dtype)
-    reduce = replace(roles.reduce, value=ir.scalar("mul", roles.reduce.value.dtype, (roles.lhs, load)))
-    return replace(
-        kernel,
-        buffers=tuple(panels if one.name == panels.name else one for one in kernel.buffers),
-        body=tuple(reduce if statement is roles.reduce else statement for statement in kernel.body),
-    )
+        panels = _panels(data.reshape(-1)[offsets], roles, columns)
+        name = f"{operand.source}_panels{len(packed)}"
+        packed[key] = _add_constant(program, name, operand.buffer, panels)
+    _read_panels(launch, operand, packed[key], program.buffers[packed[key]].shape)
 
 
 def _data(program: Program, name: str) -> Array | None:
@@ -199,11 +216,6 @@ def _data(program: Program, name: str) -> Array | None:
     while buffer.kind == "alias" and buffer.start == 0:
         buffer = program.buffers[buffer.base]
     return np.ascontiguousarray(buffer.data) if buffer.kind == "constant" else None
-
-
-def _loads(kernel: Kernel, name: str) -> int:
-    nodes = ir.postorder([statement.value for statement in kernel.body])
-    return sum(node.op == "load" and ir.load_parts(node)[0] == name for node in nodes)
 
 
 def _offsets(known: Dim, axes: Sequence[Axis]) -> Array | None:
@@ -239,18 +251,13 @@ def _add_constant(program: Program, name: str, like: Buffer, data: Array) -> str
 
 def _drop_unused(program: Program) -> None:
     """Constants that no step reads any more need no place in the program's data."""
-    used = buffers_of(program.steps)
-    for name in list(used):
-        while program.buffers[name].kind == "alias":
-            name = program.buffers[name].base
-            used.add(name)
+    used = {program.base(name) for step in walk(program.steps) for name in touched(step)}
     unused = [name for name in program.constants if name not in used]
     for name in unused:
         program.constants.remove(name)
+        del program.buffers[name]
     for position, name in enumerate(program.constants):
         program.buffers[name].position = position
-    for name in unused:
-        del program.buffers[name]
     for name, buffer in list(program.buffers.items()):
         if buffer.kind == "alias" and buffer.base not in program.buffers:
             del program.buffers[name]

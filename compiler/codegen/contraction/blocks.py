@@ -15,7 +15,6 @@ from pierian.compiler.codegen.contraction.microkernel import MicroShape, emit_mi
 from pierian.compiler.codegen.contraction.packing import pack_rows
 from pierian.compiler.codegen.contraction.parts import (
     Part,
-    decompose,
     each,
     outermost,
     panel_count,
@@ -24,12 +23,12 @@ from pierian.compiler.codegen.contraction.parts import (
     part_count,
     reads_rhs_in_place,
 )
-from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope
+from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope, unravel
 from pierian.compiler.codegen.writer import FALSE, FunctionWriter, Value, i64, vector
-from pierian.compiler.dim import Dim, ceildiv, product
+from pierian.compiler.dim import Dim, ceildiv
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Kernel, Store
-from pierian.compiler.kernel.scalar import Scalar, load_parts
+from pierian.compiler.kernel.scalar import load_parts
 from pierian.compiler.schedule.contraction import Roles, Tiling
 
 
@@ -47,18 +46,13 @@ class _Block:
 
 
 class BlockEmitter:
-    """Writes the function `name`; `lhs` and `rhs` are the operands with elementary functions
-    expanded, as is the body of `kernel`."""
+    """Writes the function `name`."""
 
-    def __init__(
-        self, name: str, kernel: Kernel, roles: Roles, tiling: Tiling, operands: tuple[Scalar, Scalar], isa: str
-    ) -> None:
-        self.name = name
+    def __init__(self, name: str, kernel: Kernel, roles: Roles, tiling: Tiling, isa: str) -> None:
         self.writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=isa)
         self.frame = Frame(self.writer, kernel, tiling.lanes, Dependencies())
         self.roles = roles
         self.tiling = tiling
-        self.lhs, self.rhs = operands
         self.dtype = roles.reduce.value.dtype
         self.stores = [statement for statement in kernel.body if isinstance(statement, Store)]
         self.single = part_count(roles, tiling) == 1
@@ -87,8 +81,7 @@ class BlockEmitter:
     @property
     def scratch(self) -> Dim:
         """Bytes each worker needs."""
-        table = product([axis.extent for axis in self.roles.segments]) * 8 if self.segmented else 0
-        return self.table_offset + table
+        return self.table_offset + (self.roles.segment_count * 8 if self.segmented else 0)
 
     def microkernels(self) -> list[FunctionWriter]:
         """The functions that compute tiles, one for each height."""
@@ -118,9 +111,8 @@ class BlockEmitter:
         """Where the values of lhs begin for each point of the segment axes, from those of the first point on."""
         w, r = self.writer, self.roles
         known = self._lhs_position()
-        total = product([axis.extent for axis in r.segments])
-        with w.loop(i64(0), scope.dim(total)) as loop:
-            values = decompose(w, loop.index, r.segments, scope)
+        with w.loop(i64(0), scope.dim(r.segment_count)) as loop:
+            values = unravel(scope, loop.index, r.segments)
             inside = Scope(self.frame, scope, values)
             offset = i64(0)
             for axis in r.segments:
@@ -130,7 +122,7 @@ class BlockEmitter:
             w.store(offset, w.gep(self.table, "i64", loop.index), 8)
 
     def _lhs_position(self) -> Dim:
-        name, indices = load_parts(self.lhs)
+        name, indices = load_parts(self.roles.lhs)
         return address(self.frame.buffers[name], indices).known
 
     # --- blocks --------------------------------------------------------------------------------------------------
@@ -147,7 +139,7 @@ class BlockEmitter:
             row_block, rest = self._divide(rest, row_blocks)
             point_block, rest = self._divide(rest, point_blocks)
             column_block, rest = self._divide(rest, column_blocks)
-            values = decompose(w, rest, r.batch, scope)
+            values = unravel(scope, rest, r.batch)
             number = i64(0)
             for axis in r.rhs_batch:
                 number = w.add(w.mul(number, scope.dim(axis.extent)), values[axis.name])
@@ -176,20 +168,20 @@ class BlockEmitter:
         w, r = self.writer, self.roles
         element = self.dtype.llvm
         with each(scope, block.points) as point:
-            rows = decompose(w, w.add(block.first_point, point), r.rows, self.outermost)
+            rows = unravel(self.outermost, w.add(block.first_point, point), r.rows)
             place = w.gep(w.arg("scratch"), element, w.mul(point, i64(self.point_elements)))
             with each(scope, part.segments) as segment:
-                values = decompose(w, w.add(part.segment, segment), r.segments, self.outermost)
+                values = unravel(self.outermost, w.add(part.segment, segment), r.segments)
                 inside = Scope(self.frame, scope, {**rows, **values})
                 before = w.mul(w.mul(segment, self.outermost.dim(r.k.extent)), i64(self.depth_step))
                 target = w.gep(place, element, before)
                 m, k = (block.first_row, block.height), (part.start, part.count)
                 if r.rows_contiguous:
                     begin, count = (m[0], k[0]), (m[1], k[1])
-                    pack_rows(inside, self.lhs, r.m, r.k, begin, count, target, i64(self.row_step))
+                    pack_rows(inside, self.roles.lhs, r.m, r.k, begin, count, target, i64(self.row_step))
                 else:
                     begin, count = (k[0], m[0]), (k[1], m[1])
-                    pack_rows(inside, self.lhs, r.k, r.m, begin, count, target, i64(self.depth_step))
+                    pack_rows(inside, self.roles.lhs, r.k, r.m, begin, count, target, i64(self.depth_step))
 
     # --- tiles ---------------------------------------------------------------------------------------------------
 
@@ -200,7 +192,7 @@ class BlockEmitter:
             first_column = w.add(block.first_column, column.index)
             rhs = self._rhs_address(scope, block, part, first_column, columns)
             with each(scope, block.points) as point:
-                values = decompose(w, w.add(block.first_point, point), self.roles.rows, self.outermost)
+                values = unravel(self.outermost, w.add(block.first_point, point), self.roles.rows)
                 inside = Scope(self.frame, scope, values)
                 lhs = self._lhs_address(inside, block, part, point)
                 # Tiles whose sums wait lie one after the other, each mr x nr.
@@ -243,10 +235,10 @@ class BlockEmitter:
         if self.segmented:  # the table has the distances from the first segment
             segments = {axis.name: i64(0) for axis in r.segments}
         else:
-            segments = decompose(w, part.segment, r.segments, self.outermost)
+            segments = unravel(self.outermost, part.segment, r.segments)
         place = {r.m.name: block.first_row, r.k.name: part.start, **segments}
         inside = Scope(self.frame, scope, place)
-        name, _ = load_parts(self.lhs)
+        name, _ = load_parts(self.roles.lhs)
         return w.gep(self.frame.parameters.buffers[name], element, inside.dim(self._lhs_position()))
 
     def _rhs_address(
@@ -260,13 +252,13 @@ class BlockEmitter:
         )
         at = w.add(w.mul(panel, self.outermost.dim(panel_elements(r, t))), w.mul(part.row, i64(t.nr)))
         if t.rhs_in_place == "panels":
-            name, _ = load_parts(self.rhs)
+            name, _ = load_parts(self.roles.rhs)
             return w.gep(self.frame.parameters.buffers[name], element, at), i64(t.nr)
         packed = w.gep(self.frame.parameters.shared, element, at)
         if t.rhs_in_place == "never":
             return packed, i64(t.nr)
         assert r.rhs_step is not None
-        name, indices = load_parts(self.rhs)
+        name, indices = load_parts(self.roles.rhs)
         buffer = self.frame.buffers[name]
         place = Scope(self.frame, scope, {r.k.name: part.start, r.n.name: first_column})
         direct = w.gep(self.frame.parameters.buffers[name], element, place.dim(address(buffer, indices).known))

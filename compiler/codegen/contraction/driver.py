@@ -9,8 +9,8 @@ from pierian.compiler.codegen.contraction.blocks import BlockEmitter
 from pierian.compiler.codegen.contraction.rhs import RhsPacker
 from pierian.compiler.codegen.loops.emit import emit_loop
 from pierian.compiler.dim import Dim
-from pierian.compiler.elementary import expand
-from pierian.compiler.kernel.nodes import Kernel
+from pierian.compiler.elementary import expand_kernel
+from pierian.compiler.kernel.nodes import Kernel, Reduce
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import FEW_ROWS, Roles, Tiling, choose_tiling, classify
 from pierian.compiler.target.features import Target
@@ -28,12 +28,12 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
     if roles.m.extent == 1 or roles.n.extent == 1:
         return emit_loop(replace(kernel, kind="loop"), name, target)  # bound by memory: a row kernel is right
     tiling = choose_tiling(roles, target)
-    values = expand([statement.value for statement in kernel.body])
-    body = tuple(replace(s, value=value) for s, value in zip(kernel.body, values, strict=True))
-    lhs, rhs = expand([roles.lhs, roles.rhs])
-    expanded = replace(kernel, body=body)
-    packer = RhsPacker(f"{name}_p", expanded, roles, tiling, rhs, target.isa)
-    blocks = BlockEmitter(f"{name}_f", expanded, roles, tiling, (lhs, rhs), target.isa)
+    expanded = expand_kernel(kernel)
+    reduce = next(statement for statement in expanded.body if isinstance(statement, Reduce))
+    lhs, rhs = reduce.value.args
+    roles = replace(roles, reduce=reduce, lhs=lhs, rhs=rhs)
+    packer = RhsPacker(f"{name}_p", expanded, roles, tiling, target.isa)
+    blocks = BlockEmitter(f"{name}_f", expanded, roles, tiling, target.isa)
     work = roles.batch_count * roles.row_count * roles.m.extent * roles.n.extent * roles.depth
     small = _is_at_most(work, SMALL_WORK)
     phases, functions = [], []

@@ -10,6 +10,7 @@ follow each other.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, vector
@@ -43,6 +44,7 @@ def micro_name(dtype: DType, shape: MicroShape) -> str:
     return f"pierian_{kind}_{dtype}_{shape.rows}x{shape.columns}_{shape.lanes}_{shape.row_step}_{shape.depth_step}"
 
 
+@functools.lru_cache(maxsize=64)
 def emit_microkernel(dtype: DType, shape: MicroShape) -> FunctionWriter:
     """The function."""
     return _MicroEmitter(micro_name(dtype, shape), dtype, shape).emit()

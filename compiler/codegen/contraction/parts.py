@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pierian.compiler.codegen.evaluate import Frame, Scope
-from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
-from pierian.compiler.dim import Dim, ceildiv, maximum, product
-from pierian.compiler.kernel.nodes import Axis
+from pierian.compiler.codegen.writer import Value, i64
+from pierian.compiler.dim import Dim, ceildiv, maximum
 from pierian.compiler.schedule.contraction import FEW_ROWS, Roles, Tiling
 
 
@@ -37,11 +36,9 @@ def outermost(frame: Frame, roles: Roles, tiling: Tiling) -> Scope:
     """The scope of a whole function, with every size that loops inside look up computed at its start."""
     scope = Scope(frame)
     axes = (*roles.batch, *roles.rows, roles.m, roles.n, *roles.segments, roles.k)
-    segments = product([axis.extent for axis in roles.segments])
-    blocks = maximum(ceildiv(roles.k.extent, tiling.kb), 1)
     for size in (
-        *(axis.extent for axis in axes), segments, blocks, part_count(roles, tiling), panel_elements(roles, tiling),
-        panel_count(roles, tiling), roles.rhs_step or 0, roles.row_count,
+        *(axis.extent for axis in axes), roles.segment_count, _depth_blocks(roles, tiling),
+        part_count(roles, tiling), panel_elements(roles, tiling), panel_count(roles, tiling), roles.rhs_step or 0, roles.row_count,
     ):  # fmt: skip
         scope.dim(size)
     return scope
@@ -49,20 +46,23 @@ def outermost(frame: Frame, roles: Roles, tiling: Tiling) -> Scope:
 
 def part_count(roles: Roles, tiling: Tiling) -> Dim:
     """How many parts; an empty sum has one."""
-    segments = ceildiv(product([axis.extent for axis in roles.segments]), tiling.sb)
-    blocks: Dim = 1 if tiling.sb > 1 else ceildiv(roles.k.extent, tiling.kb)
-    return maximum(segments, 1) * maximum(blocks, 1)
+    return maximum(ceildiv(roles.segment_count, tiling.sb), 1) * _depth_blocks(roles, tiling)
+
+
+def _depth_blocks(roles: Roles, tiling: Tiling) -> Dim:
+    """Into how many parts k is cut at each segment; an empty one into one."""
+    return 1 if tiling.sb > 1 else maximum(ceildiv(roles.k.extent, tiling.kb), 1)
 
 
 def part_at(scope: Scope, roles: Roles, tiling: Tiling, index: Value) -> Part:
     """The part of an index; `scope` is the outermost."""
     w = scope.writer
     depth = scope.dim(roles.k.extent)
-    total = scope.dim(product([axis.extent for axis in roles.segments]))
+    total = scope.dim(roles.segment_count)
     if tiling.sb > 1:
         group, start, count = index, i64(0), depth
     else:
-        blocks = scope.dim(maximum(ceildiv(roles.k.extent, tiling.kb), 1))
+        blocks = scope.dim(_depth_blocks(roles, tiling))
         group = w.op("sdiv", index, blocks) if roles.segments else i64(0)
         block = w.sub(index, w.mul(group, blocks)) if roles.segments else index
         start = w.mul(block, i64(tiling.kb))
@@ -74,21 +74,6 @@ def part_at(scope: Scope, roles: Roles, tiling: Tiling, index: Value) -> Part:
     first = w.cmp("icmp eq", index, i64(0))
     last = w.cmp("icmp eq", w.add(index, i64(1)), parts)
     return Part(segment, segments, start, count, row, first, last)
-
-
-def decompose(w: FunctionWriter, index: Value, axes: Sequence[Axis], scope: Scope) -> dict[str, Value]:
-    """The values of several axes at one point of their product; `scope` is the outermost."""
-    values: dict[str, Value] = {}
-    rest = index
-    for position in range(len(axes) - 1, -1, -1):
-        axis = axes[position]
-        if position == 0:
-            values[axis.name] = rest
-        else:
-            extent = scope.dim(axis.extent)
-            values[axis.name] = w.op("srem", rest, extent)
-            rest = w.op("sdiv", rest, extent)
-    return values
 
 
 def panel_elements(roles: Roles, tiling: Tiling) -> Dim:

@@ -7,9 +7,8 @@ left out; the last one, if it is not full, is always packed.
 from __future__ import annotations
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
-from pierian.compiler.codegen.contraction.packing import emit_turn, pack_panels, pack_transposed
+from pierian.compiler.codegen.contraction.packing import pack_panels, pack_transposed
 from pierian.compiler.codegen.contraction.parts import (
-    decompose,
     each,
     outermost,
     panel_count,
@@ -18,11 +17,11 @@ from pierian.compiler.codegen.contraction.parts import (
     part_count,
     reads_rhs_in_place,
 )
-from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope
+from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope, unravel
+from pierian.compiler.codegen.transpose import emit_turn
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.dim import Dim, ceildiv, product
 from pierian.compiler.kernel.nodes import Kernel
-from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.schedule.contraction import Roles, Tiling
 
 # Panels in one task of an operand that is contiguous along n.
@@ -30,15 +29,13 @@ GROUP = 8
 
 
 class RhsPacker:
-    """Writes the function `name`; `operand` is what rhs is computed by."""
+    """Writes the function `name`."""
 
-    def __init__(self, name: str, kernel: Kernel, roles: Roles, tiling: Tiling, operand: Scalar, isa: str) -> None:
+    def __init__(self, name: str, kernel: Kernel, roles: Roles, tiling: Tiling, isa: str) -> None:
         self.writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=isa)
         self.frame = Frame(self.writer, kernel, tiling.lanes, Dependencies())
         self.roles = roles
         self.tiling = tiling
-        self.operand = operand
-        self.batch = roles.rhs_batch
         self.only_last = tiling.rhs_in_place == "always"
         self.group = GROUP if roles.columns_contiguous and not self.only_last else 1
 
@@ -51,18 +48,18 @@ class RhsPacker:
         if self.only_last and isinstance(n, int) and n % self.tiling.nr == 0:
             return 0
         groups: Dim = 1 if self.only_last else ceildiv(panel_count(self.roles, self.tiling), self.group)
-        return product([axis.extent for axis in self.batch]) * groups * part_count(self.roles, self.tiling)
+        return product([axis.extent for axis in self.roles.rhs_batch]) * groups * part_count(self.roles, self.tiling)
 
     @property
     def elements(self) -> Dim:
         """Elements of all panels."""
-        panels = panel_count(self.roles, self.tiling) * product([axis.extent for axis in self.batch])
+        panels = panel_count(self.roles, self.tiling) * product([axis.extent for axis in self.roles.rhs_batch])
         return panels * panel_elements(self.roles, self.tiling) if self.tasks != 0 else 0
 
     def helpers(self) -> list[FunctionWriter]:
         """Functions that packing calls."""
         turns = self.tasks != 0 and not self.roles.columns_contiguous
-        return [emit_turn(self.operand.dtype, self.tiling.lanes)] if turns else []
+        return [emit_turn(self.roles.rhs.dtype, self.tiling.lanes)] if turns else []
 
     def emit(self) -> FunctionWriter:
         """The function."""
@@ -89,7 +86,7 @@ class RhsPacker:
                 first, width = w.add(first, skipped), w.sub(width, skipped)
                 panel = w.add(panel, w.op("sdiv", skipped, i64(t.nr)))
             place = w.mul(w.add(w.mul(batch, panels), panel), scope.dim(panel_elements(r, t)))
-            self._pack(Scope(self.frame, scope, decompose(w, batch, self.batch, scope)), part, first, width, place)
+            self._pack(Scope(self.frame, scope, unravel(scope, batch, r.rhs_batch)), part, first, width, place)
         w.ret()
         return w
 
@@ -98,10 +95,10 @@ class RhsPacker:
         sizes = self.outermost
         part = part_at(sizes, r, t, index)
         pack = pack_panels if r.columns_contiguous else pack_transposed
-        panel = w.gep(self.frame.parameters.shared, self.operand.dtype.llvm, place)
+        panel = w.gep(self.frame.parameters.shared, r.rhs.dtype.llvm, place)
         with each(scope, part.segments) as segment:
-            values = decompose(w, w.add(part.segment, segment), r.segments, sizes)
+            values = unravel(sizes, w.add(part.segment, segment), r.segments)
             row = w.add(part.row, w.mul(segment, sizes.dim(r.k.extent)))
-            target = w.gep(panel, self.operand.dtype.llvm, w.mul(row, i64(t.nr)))
-            pack(Scope(self.frame, scope, values), self.operand, r.k, r.n, (part.start, first), (part.count, width),
+            target = w.gep(panel, r.rhs.dtype.llvm, w.mul(row, i64(t.nr)))
+            pack(Scope(self.frame, scope, values), r.rhs, r.k, r.n, (part.start, first), (part.count, width),
                  target, t.nr, sizes.dim(panel_elements(r, t)))  # fmt: skip

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pierian.compiler.codegen.abi import KernelCode
 from pierian.compiler.codegen.loops.blocks import BlockEmitter
 from pierian.compiler.codegen.loops.plan import (
     choose_plan,
     vector_axis_last,
 )
-from pierian.compiler.elementary import expand
+from pierian.compiler.elementary import expand_kernel
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.rows import keep_rows
@@ -19,9 +17,6 @@ from pierian.compiler.target.features import Target
 
 def emit_loop(kernel: Kernel, name: str, target: Target) -> KernelCode:
     """Native code of a loop kernel."""
-    kernel = collapse(keep_rows(kernel))
-    values = expand([statement.value for statement in kernel.body])
-    body = tuple(replace(s, value=value) for s, value in zip(kernel.body, values, strict=True))
-    kernel = replace(kernel, body=body)
+    kernel = expand_kernel(collapse(keep_rows(kernel)))
     plan = choose_plan(kernel, target)
     return BlockEmitter(vector_axis_last(kernel, plan), name, plan, target.isa).emit()

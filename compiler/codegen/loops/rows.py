@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, Phase
 from pierian.compiler.codegen.combine import State
-from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope
+from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope, unravel
 from pierian.compiler.codegen.loops.plan import (
     GRAIN,
     Plan,
@@ -49,15 +49,10 @@ class RowEmitter:
             with writer.loop(begin, end):
                 body(Scope(scope.frame, scope))
             return
-        extents = [scope.dim(axis.extent) for axis in axes]
+        for axis in axes:
+            scope.dim(axis.extent)
         with writer.loop(begin, end) as loop:
-            values: dict[str, Value] = {}
-            rest = loop.index
-            for axis, extent in reversed(list(zip(axes[1:], extents[1:], strict=True))):
-                values[axis.name] = writer.op("srem", rest, extent)
-                rest = writer.op("sdiv", rest, extent)
-            values[axes[0].name] = rest
-            body(Scope(scope.frame, scope, values))
+            body(Scope(scope.frame, scope, unravel(scope, loop.index, axes)))
 
     def _emit_rows(self) -> Phase:
         kernel = self.kernel

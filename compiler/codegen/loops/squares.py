@@ -7,10 +7,10 @@ stores go element by element. What squares leave over at the edges goes the plai
 from __future__ import annotations
 
 from pierian.compiler.codegen.abi import Phase
-from pierian.compiler.codegen.contraction.packing import transpose
-from pierian.compiler.codegen.evaluate import Frame, Scope
+from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.loops.plan import GRAIN, transposed_loads
 from pierian.compiler.codegen.loops.vectors import VectorEmitter
+from pierian.compiler.codegen.transpose import transpose
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.kernel.nodes import Axis, Store
@@ -30,17 +30,14 @@ class SquareEmitter(VectorEmitter):
         def write(writer: FunctionWriter, frame: Frame) -> None:
             scope = Scope(frame)
             each, count, total = scope.dim(per_task), scope.dim(groups), scope.dim(across.extent)
-            extents = [scope.dim(axis.extent) for axis in before]
+            for axis in before:
+                scope.dim(axis.extent)
             with writer.loop(writer.arg("begin"), writer.arg("end")) as task:
                 rest = writer.op("sdiv", task.index, count)
                 group = writer.sub(task.index, writer.mul(rest, count))
-                values: dict[str, Value] = {}
-                for axis, extent in reversed(list(zip(before, extents, strict=True))):
-                    values[axis.name] = writer.op("srem", rest, extent)
-                    rest = writer.op("sdiv", rest, extent)
                 low = writer.mul(writer.mul(group, each), i64(lanes))
                 high = writer.minimum(writer.add(low, writer.mul(each, i64(lanes))), total)
-                self._strips(Scope(frame, scope, values), across, along, low, high)
+                self._strips(Scope(frame, scope, unravel(scope, rest, before)), across, along, low, high)
 
         elements = product([axis.extent for axis in kernel.axes])
         return Phase(self._function("f", write, lanes), tasks, isinstance(elements, int) and elements <= GRAIN)
