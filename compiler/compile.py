@@ -67,7 +67,7 @@ def compile_closed(
     """`compile_graph` for a graph that has been closed over its state (see `pierian.compiler.state`)."""
     options = options or CompileOptions()
     portable = run_passes(closed, options)
-    program = lower(portable, options)
+    program = lower(portable, options, signature.updates())
     target = target or host()
     lay_out_operands(program, target, options.reuse_memory)
     image = compile_program(program, target, profile=options.profile)

@@ -20,6 +20,7 @@ class CompileOptions:
         verify: check the graph after every pass (`PIERIAN_VERIFY=1` turns it on).
         fuse: whether operators share kernels.
         reuse_memory: whether temporaries take over the memory of those nobody reads any more.
+        in_place: whether variables and temporaries are overwritten where nobody needs the old value any more.
         profile: whether the program measures the time of every kernel (see `pierian.runtime.profile`).
     """
 
@@ -28,4 +29,5 @@ class CompileOptions:
     verify: bool = field(default_factory=_verify_default)
     fuse: bool = True
     reuse_memory: bool = True
+    in_place: bool = True
     profile: bool = False

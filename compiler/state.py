@@ -31,6 +31,11 @@ class Signature:
     fetches: tuple[tuple[str, TensorType], ...]
     assigns: tuple[tuple[str, TensorType], ...]
 
+    def updates(self) -> list[tuple[int, int | None]]:
+        """The position of each output that is a variable's new value, and that of the input with its old one if there is one."""
+        reads = {name: position for position, (name, _) in enumerate(self.reads, len(self.feeds))}
+        return [(position, reads.get(name)) for position, (name, _) in enumerate(self.assigns, len(self.fetches))]
+
 
 def close_state(
     graph: Graph,

@@ -39,7 +39,7 @@ from pierian.compiler.options import CompileOptions
 if TYPE_CHECKING:
     from pierian.compiler.compile import Compiled
 
-MAGIC = b"PIERIAN1"
+MAGIC = b"PIERIAN2"
 SUFFIX = ".program"
 # Constants beyond this are not copied to disk: reading them again would cost what compiling does.
 LARGEST_CONSTANTS = 64 << 20
@@ -246,6 +246,7 @@ def _content(stored: Stored) -> bytes:
         "dims": program.dims,
         "inputs": [_describe(program.buffers[name]) for name in program.inputs],
         "outputs": [_describe(program.buffers[name]) for name in program.outputs],
+        "in_place": program.in_place,
         "checks": [[str(first), str(second), reason] for first, second, reason in program.checks],
         "constants": [[str(array.dtype), list(array.shape)] for array in stored.constants],
     }
@@ -286,6 +287,7 @@ def _interface(header: dict[str, Any]) -> Program:
             dims = tuple(parse_dim(dim) for dim in shape)
             program.buffers[name] = ProgramBuffer(name, kind, as_dtype(dtype), dims, position)
             names.append(name)
+    program.in_place = {str(new): str(old) for new, old in header["in_place"].items()}
     program.checks = [(parse_dim(first), parse_dim(second), reason) for first, second, reason in header["checks"]]
     return program
 

@@ -32,7 +32,7 @@ class PreparedCall:
     def __init__(self, compiled: Runnable | Compiled, store: VariableStore | None, threads: int | None = None) -> None:
         signature = compiled.signature
         self.compiled = compiled
-        self.executable = Executable(compiled.image, compiled.program, threads)
+        self.executable = Executable(compiled.image, compiled.program, threads, len(signature.assigns))
         self._run = self.executable.run
         self._types = [type_ for _, type_ in (*signature.feeds, *signature.reads)]
         self._names = [name for name, _ in (*signature.feeds, *signature.reads)]
@@ -40,6 +40,8 @@ class PreparedCall:
         self._fetches = len(signature.fetches)
         self._reads = tuple(name for name, _ in signature.reads)
         self._assigns = tuple(name for name, _ in signature.assigns)
+        outputs = compiled.program.outputs[len(signature.fetches) :]
+        self._in_place = tuple(name in compiled.program.in_place for name in outputs)
         self._store = store
 
     def __call__(self, feeds: Sequence[Any]) -> list[Array]:
@@ -48,20 +50,28 @@ class PreparedCall:
         Raises:
             FeedError: feeds that do not fit; no variable is changed.
         """
-        if self._store is None or not (self._reads or self._assigns):
+        store = self._store
+        if store is None or not (self._reads or self._assigns):
             return self._call(tuple(feeds))
         if not self._assigns:
-            return self._call((*feeds, *self._store.values(self._reads)))
-        with self._store.lock:
-            results = self._call((*feeds, *self._store.values(self._reads)))
-            self._store.commit(self._assigns, results[self._fetches :])
+            return self._call((*feeds, *store.values(self._reads)))
+        with store.lock:
+            try:
+                values, targets, commit = store.begin(self._reads, self._assigns, self._in_place)
+                results = self._call((*feeds, *values), targets, commit)
+            finally:
+                store.end()
         return results[: self._fetches]
 
-    def _call(self, inputs: tuple[Any, ...]) -> list[Array]:
-        results = self._run(inputs)
-        return results if results is not None else self._call_slowly(inputs)
+    def _call(
+        self, inputs: tuple[Any, ...], targets: Sequence[Array] = (), commit: Callable[[], Any] | None = None
+    ) -> list[Array]:
+        results = self._run(inputs, targets, commit)
+        return results if results is not None else self._call_slowly(inputs, targets, commit)
 
-    def _call_slowly(self, inputs: tuple[Any, ...]) -> list[Array]:
+    def _call_slowly(
+        self, inputs: tuple[Any, ...], targets: Sequence[Array], commit: Callable[[], Any] | None
+    ) -> list[Array]:
         """Inputs the fast path refused: convert what converts, explain what does not fit."""
         if len(inputs) != len(self._types):
             raise FeedError(
@@ -73,7 +83,7 @@ class PreparedCall:
             as_array(given, type_, name) for given, type_, name in zip(inputs, self._types, self._names, strict=True)
         )
         solve_sizes(self._types, arrays, self._names, self.compiled.program.checks)
-        results = self._run(arrays)
+        results = self._run(arrays, targets, commit)
         if results is None:
             raise FeedError("the fed arrays do not fit the program", got=", ".join(str(a.shape) for a in arrays))
         return results

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import math
+import operator
 import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from pierian.compiler.codegen.module import Image
 
 Array = np.ndarray[Any, Any]
+Commit = Union[Callable[[], Any], None]
+Run = Callable[..., Union[list[Array], None]]
 ALIGNMENT = 64
 # Results from this many bytes on lie in memory that is used again.
 LARGE = 128 * 1024
@@ -54,9 +58,13 @@ class Executable:
         image: native code.
         program: what it was compiled from: inputs, outputs, sizes.
         threads: how many threads kernels may use; default as `thread_count` says.
+        given: for how many of the outputs, the last ones, each call hands in arrays.
+
+    `run(inputs, targets, commit)` gives the results, or None where the inputs do not fit: nothing is written then. `targets` are the
+    arrays of the given outputs. `commit` is called right after the native code, without a chance for a signal in between.
     """
 
-    def __init__(self, image: Image | Stored, program: Program, threads: int | None = None) -> None:
+    def __init__(self, image: Image | Stored, program: Program, threads: int | None = None, given: int = 0) -> None:
         self.image = image
         self.program = program
         self.threads = thread_count(threads)
@@ -78,9 +86,10 @@ class Executable:
         self._table = (ctypes.c_size_t * len(table))(*table)
         self._slots: list[_Slot] = []
         self._memory = ResultMemory()
-        self._makers = [_maker(self._memory, shape, dtype) for shape, dtype in self._results]
+        self._made = self._results[: len(self._results) - given]
+        self._makers = [_maker(self._memory, shape, dtype) for shape, dtype in self._made]
         self._pool = -1
-        self.run: Callable[[tuple[Any, ...]], list[Array] | None] = self._choose()
+        self.run: Run = self._choose()
 
     def sizes(self) -> dict[str, int]:
         """The sizes of the last run by name."""
@@ -92,7 +101,7 @@ class Executable:
         address = ctypes.PYFUNCTYPE(ctypes.c_void_p)(self._code.address(f"{self.image.name}_profile"))()
         return np.ctypeslib.as_array((ctypes.c_int64 * count).from_address(address or 0))
 
-    def _choose(self) -> Callable[[tuple[Any, ...]], list[Array] | None]:
+    def _choose(self) -> Run:
         if not _layout_holds():
             return self._run_checked
         if all(type_.is_static for type_ in (*self._input_types, *self._output_types)):
@@ -101,26 +110,36 @@ class Executable:
 
     # --- ways to run -------------------------------------------------------------------------------------------
 
-    def _run_static(self, inputs: tuple[Any, ...]) -> list[Array] | None:
+    def _run_static(
+        self, inputs: tuple[Any, ...], targets: Sequence[Array] = (), commit: Commit = None
+    ) -> list[Array] | None:
         slot = self._take_slot()
         try:
             results = [make() for make in self._makers]
-            if not self._call(id(inputs), id(results), slot.frame_address):
-                return None
-            return results
+            results += targets
+            if commit is not None:
+                native = functools.partial(self._call, id(inputs), id(results), slot.frame_address)
+                done = _at_once(native, bool, commit)
+            else:
+                done = self._call(id(inputs), id(results), slot.frame_address)
+            return results if done else None
         finally:
             self._slots.append(slot)
 
-    def _run_symbolic(self, inputs: tuple[Any, ...]) -> list[Array] | None:
+    def _run_symbolic(
+        self, inputs: tuple[Any, ...], targets: Sequence[Array] = (), commit: Commit = None
+    ) -> list[Array] | None:
         slot = self._take_slot()
         try:
             if not self._bind(id(inputs), ctypes.addressof(self._table), slot.dims_address, slot.inputs_address):
                 return None
-            return self._finish(slot, tuple(slot.dims))
+            return self._finish(slot, tuple(slot.dims), targets, commit)
         finally:
             self._slots.append(slot)
 
-    def _run_checked(self, inputs: tuple[Any, ...]) -> list[Array] | None:
+    def _run_checked(
+        self, inputs: tuple[Any, ...], targets: Sequence[Array] = (), commit: Commit = None
+    ) -> list[Array] | None:
         """Without knowledge of the objects' layout: everything is checked in Python."""
         for array, type_ in zip(inputs, self._input_types, strict=True):
             if type(array) is not np.ndarray or array.dtype != type_.dtype.numpy or array.ndim != type_.rank:
@@ -133,24 +152,28 @@ class Executable:
         try:
             slot.inputs[: len(inputs)] = [array.ctypes.data for array in inputs]
             slot.dims[: len(self.program.dims)] = [values[name] for name in self.program.dims]
-            return self._finish(slot, tuple(slot.dims))
+            return self._finish(slot, tuple(slot.dims), targets, commit)
         finally:
             self._slots.append(slot)
 
-    def _finish(self, slot: _Slot, dims: tuple[int, ...]) -> list[Array]:
+    def _finish(self, slot: _Slot, dims: tuple[int, ...], targets: Sequence[Array], commit: Commit) -> list[Array]:
         """Allocate results for these sizes and run."""
         if dims != slot.sized_for:
+            slot.sized_for = None  # an interrupt on the way leaves a slot that is sized anew
             slot.shapes = self._shapes(dims)
             slot.reserve(self._workspace_size(slot.dims_address, self.threads))
             slot.sized_for = dims
-        results = [
-            self._memory.array(shape, dtype) for shape, (_, dtype) in zip(slot.shapes, self._results, strict=True)
-        ]
+        results = [self._memory.array(shape, dtype) for shape, (_, dtype) in zip(slot.shapes, self._made, strict=False)]
+        results += targets
         slot.outputs[: len(results)] = [array.ctypes.data for array in results]
-        self._run_function(
+        arguments = (
             self._pool, slot.inputs_address, slot.outputs_address, self._constant_address, slot.dims_address,
             slot.workspace_address,
         )  # fmt: skip
+        if commit is not None:
+            _at_once(functools.partial(self._run_function, *arguments), operator.not_, commit)
+        else:
+            self._run_function(*arguments)
         return results
 
     def _shapes(self, dims: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -180,6 +203,13 @@ class Executable:
             slot.sized_for = tuple(slot.dims)
         slot.set_frame(self._pool, self._constant_address, ctypes.addressof(self._table))
         return slot
+
+
+def _at_once(first: Callable[[], Any], succeeded: Callable[[Any], bool], then: Callable[[], Any]) -> bool:
+    """Call `first`, and `then` where it has succeeded; whether it has. Both are called by C code, between which no signal's handler
+    runs: an interrupt from the keyboard finds both done, or none."""
+    call: Callable[[Callable[[], Any]], Any] = operator.methodcaller("__call__")
+    return bool(list(itertools.takewhile(succeeded, map(call, (first, then)))))
 
 
 def _maker(memory: ResultMemory, shape: Any, dtype: Any) -> Callable[[], Array]:
@@ -236,8 +266,8 @@ class _Slot:
         """A workspace of at least `size` bytes, aligned."""
         if self.workspace.nbytes < size + ALIGNMENT:
             self.workspace = np.empty(size + ALIGNMENT, np.uint8)
-            self.workspace_address = -(-self.workspace.ctypes.data // ALIGNMENT) * ALIGNMENT
-            self.frame[6] = self.workspace_address
+        self.workspace_address = -(-self.workspace.ctypes.data // ALIGNMENT) * ALIGNMENT
+        self.frame[6] = self.workspace_address
 
     def set_frame(self, pool: int, constants: int, table: int) -> None:
         self.frame[:] = [

@@ -1,9 +1,11 @@
-"""The values of a session's variables: read as they were before a run, replaced together after it."""
+"""The values of a session's variables."""
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,40 @@ from pierian.compiler.shape import TensorType
 
 Array = np.ndarray[Any, Any]
 
+# What readers see while a run is writing: nothing, so that they wait for the lock.
+_NOTHING: dict[str, Array] = {}
+# Without a global interpreter lock a count of references says nothing.
+_COUNTS_REFERENCES = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def _count_of_one() -> int:
+    """What `_references` says of an array that only the dictionary holds."""
+    holder = {"": np.empty(1)}
+    return max(_references(holder, ("",)))
+
+
+def _references(values: dict[str, Array], names: Iterable[str]) -> Iterable[int]:
+    return map(sys.getrefcount, map(values.__getitem__, names))
+
+
+_HELD_ONCE = _count_of_one()
+
 
 class VariableStore:
-    """Values by variable name. Arrays in the store are never written to: a run makes new ones and `commit` puts
-    all of them in place at once, so a failed run changes nothing and a concurrent reader sees one moment."""
+    """Values by variable name: read as they were before a run, replaced together after it.
+
+    The store owns its arrays and hands none out but to runs that read. A run that assigns takes the values (`begin`): readers that
+    come then wait for its end. It may write over an array that nobody else holds; where a reader that began before is still at
+    work, or where the program forbids it, it gets a second one. So a run that fails changes nothing, and every reader sees one
+    moment. See docs/notes/001-in-place-variables.md.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._values: dict[str, Array] = {}
+        self._current: dict[str, Array] = {}
+        self._values = self._current  # what readers find; nothing while a run writes
+        self._spare: dict[str, Array] = {}  # second arrays of variables that cannot be updated in place
+        self._replaced: dict[str, Array] = {}  # those and what a run gave to them, while it writes
         self.lock = threading.RLock()  # held by runs that assign, so that updates do not overtake each other
 
     def values(self, names: Iterable[str]) -> list[Array]:
@@ -32,7 +60,7 @@ class VariableStore:
         except KeyError:
             with self.lock:
                 self._initialize()
-            return [self._values[name] for name in names]
+                return [self._current[name] for name in names]
 
     def value(self, name: str) -> Array:
         """The current value of one variable.
@@ -44,14 +72,63 @@ class VariableStore:
             raise FeedError(f"there is no variable named {name!r}", expected=", ".join(self._graph.variables) or "none")
         return self.values([name])[0]
 
+    # --- runs that assign ------------------------------------------------------------------------------------
+
+    def begin(
+        self, reads: Sequence[str], assigns: Sequence[str], in_place: Sequence[bool]
+    ) -> tuple[list[Array], list[Array], Callable[[], Any] | None]:
+        """What a run works on. The lock is held, readers wait from here on, and `end` follows whatever happens.
+
+        Args:
+            reads, assigns: names of variables.
+            in_place: for each assigned one whether its new value may go over the old one.
+
+        Returns:
+            The values read, the arrays for new values, and what makes these the variables' own once they are written; None where
+            they are already.
+        """
+        self._initialize()
+        self._values = _NOTHING
+        # A reader that has found the values but has not picked its own out of them yet holds the dictionary.
+        alone = _COUNTS_REFERENCES and sys.getrefcount(self._current) == _HELD_ONCE
+        current = self._current
+        if alone and all(in_place) and max(_references(current, assigns), default=_HELD_ONCE) == _HELD_ONCE:
+            pick = current.__getitem__
+            return list(map(pick, reads)), list(map(pick, assigns)), None
+        following = dict(current)
+        for name, allowed, count in zip(assigns, in_place, list(_references(current, assigns)), strict=True):
+            # `following` holds the array too.
+            if not (allowed and alone and count == _HELD_ONCE + 1):
+                following[name] = self._other_array(name, current, keep=not allowed)
+        targets = [following[name] for name in assigns]
+        return [current[name] for name in reads], targets, partial(setattr, self, "_current", following)
+
+    def _other_array(self, name: str, current: dict[str, Array], keep: bool) -> Array:
+        """An array that nobody holds, like a variable's; with `keep` the variable's own is the next."""
+        spare = self._spare
+        free = name in spare and max(_references(spare, (name,))) == _HELD_ONCE
+        found = spare.pop(name) if free and _COUNTS_REFERENCES else np.empty_like(current[name])
+        if keep:
+            self._spare[name] = current[name]
+            self._replaced[name] = found
+        return found
+
+    def end(self) -> None:
+        """Let readers in again."""
+        for name, given in self._replaced.items():
+            if self._current[name] is not given:  # the run has failed
+                self._spare[name] = given
+        self._replaced.clear()
+        self._values = self._current
+
     def commit(self, names: Sequence[str], arrays: Sequence[Array]) -> None:
         """Give several variables new values at once. The arrays belong to the store from then on."""
         if not names:
             return
         with self.lock:
-            following = dict(self._values)
+            following = dict(self._current)
             following.update(zip(names, arrays, strict=True))
-            self._values = following
+            self._values = self._current = following
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Give variables values from outside (a checkpoint); all or none.
@@ -76,12 +153,18 @@ class VariableStore:
     def reset(self) -> None:
         """Every variable back to its initial value."""
         with self.lock:
-            self._values = {}
+            self._current = {}
             self._initialize()
+            self._values = self._current
 
     def _initialize(self) -> None:
-        following = dict(self._values)
+        """Give the variables that have none their initial value."""
+        if len(self._current) == len(self._graph.variables):
+            return
+        following = dict(self._current)
         for name, declaration in self._graph.variables.items():
             if name not in following:
                 following[name] = declaration.initial.array.copy()
-        self._values = following
+        self._current = following
+        if self._values is not _NOTHING:
+            self._values = following

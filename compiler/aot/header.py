@@ -28,12 +28,14 @@ def header_text(program: Program, name: str) -> str:
         "/* Threads for run, the caller's included; NULL when memory is short. One pool serves any number of callers. */",
         f"{name}_pool *{name}_pool_create(int64_t threads);",
         f"void {name}_pool_destroy({name}_pool *pool);", "",
-        "/* Runs the graph. Inputs are only read; outputs do not overlap with anything.",
+        "/* Runs the graph. Inputs are only read; outputs do not overlap with anything, except where said.",
     ]  # fmt: skip
     for kind, names in (("in", program.inputs), ("out", program.outputs)):
         for key in names:
             buffer = program.buffers[key]
-            lines.append(f"     {kind}_{key}: {buffer.dtype}[{', '.join(map(str, buffer.shape))}]")
+            old = program.in_place.get(key) if kind == "out" else None
+            shared = f", may be the same memory as in_{old}" if old else ""
+            lines.append(f"     {kind}_{key}: {buffer.dtype}[{', '.join(map(str, buffer.shape))}]{shared}")
     for first, second, reason in program.checks:
         lines.append(f"   Needs {first} = {second} ({reason.partition(' at ')[0]}).")
     lines += [

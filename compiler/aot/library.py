@@ -59,9 +59,9 @@ def compile_library(
     if not symbol.isidentifier() or not symbol.isascii():
         raise ArgumentError("the name must be a C identifier", got=symbol, advice="give one with --name")
     target = target or host()
-    closed, _ = close_for_compilation(graph)
+    closed, signature = close_for_compilation(graph)
     options = options or CompileOptions()
-    program = lower(run_passes(closed, options), options)
+    program = lower(run_passes(closed, options), options, signature.updates())
     lay_out_operands(program, target, options.reuse_memory)
     text, _ = program_text(program, target, f"{symbol}_program", linkage="internal ")
     text += pool_text(target.triple.partition("-")[0], linkage="internal ")

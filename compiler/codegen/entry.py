@@ -11,13 +11,15 @@ how many times it ran, and when it began for the first time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from pierian.compiler.codegen.abi import KernelCode, emit_dim
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i32, i64
 from pierian.compiler.dim import Dim, ceildiv, maximum, substitute
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step, launches
+from pierian.compiler.lowering.in_place import copied
 
 ALIGNMENT = 64
 
@@ -154,13 +156,27 @@ class _EntryEmitter:
     def _steps(self, steps: Sequence[Step]) -> None:
         for step in steps:
             if isinstance(step, Launch):
-                self._measured(step) if self.numbers else self._launch(step)
+                parameters = copied(step.kernel)
+                names = dict(zip((buffer.name for buffer in step.kernel.buffers), step.buffers, strict=True))
+                with self._where_apart(*((names[one] for one in parameters) if parameters else ())):
+                    self._measured(step) if self.numbers else self._launch(step)
             elif isinstance(step, Copy):
-                self._copy(step)
+                with self._where_apart(step.source, step.target):
+                    self._copy(step)
             elif isinstance(step, Branch):
                 self._branch(step)
             else:
                 self._loop(step)
+
+    @contextmanager
+    def _where_apart(self, source: str = "", target: str = "") -> Iterator[None]:
+        """Around a copy: nothing is to be done where both are the same memory, as a variable that is updated in place."""
+        bases = [self.program.base(name) for name in (source, target) if name]
+        if not bases or self.program.in_place.get(bases[1]) != bases[0]:
+            yield
+            return
+        with self.f.when(self.f.cmp("icmp ne", self._address(source), self._address(target))):
+            yield
 
     def _launch(self, launch: Launch) -> None:
         f = self.f

@@ -90,6 +90,10 @@ def print_program(program: Program) -> str:
         place = {"temporary": f" at {buffer.offset}", "alias": f" of {buffer.base} from {buffer.start}"}.get(
             buffer.kind, ""
         )
+        if buffer.name in program.in_place:
+            place = f" may overwrite {program.in_place[buffer.name] or 'the old value'}"
+        elif buffer.name in program.two_arrays:
+            place = f" not in place: {program.two_arrays[buffer.name]}"
         lines.append(f"  {buffer.kind} {buffer.name}: {buffer.dtype}[{', '.join(map(str, buffer.shape))}]{place}")
     kernels: dict[Kernel, str] = {}
     _steps(program.steps, "  ", lines, kernels)

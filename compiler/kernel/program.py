@@ -126,6 +126,9 @@ class Program:
         dims: the size symbols of the whole program, in the order the entry point takes them.
         checks: pairs of sizes that must be equal for the inputs to fit, with the reason and place.
         workspace: bytes of the temporaries together, set by the memory plan.
+        in_place: outputs whose memory may be that of an input, and which input; an empty name where a variable is replaced
+            that the program does not read. The caller decides (see docs/notes/001-in-place-variables.md).
+        two_arrays: the other outputs that replace an input, and why their memory must be another.
     """
 
     name: str
@@ -137,6 +140,8 @@ class Program:
     constants: list[str] = field(default_factory=list)
     workspace: Dim = 0
     checks: list[tuple[Dim, Dim, str]] = field(default_factory=list)
+    in_place: dict[str, str] = field(default_factory=dict)
+    two_arrays: dict[str, str] = field(default_factory=dict)
 
     def base(self, name: str) -> str:
         """The buffer whose bytes an alias sees; any other buffer is its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from pierian.compiler.dim import Dim, product, symbol
 from pierian.compiler.errors import LoweringError
@@ -13,18 +13,22 @@ from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.kernel.program import Branch, Copy, Loop, Program, Step
 from pierian.compiler.location import describe
 from pierian.compiler.lowering.buffers import Buffers
+from pierian.compiler.lowering.in_place import Update, plan_updates
 from pierian.compiler.lowering.kernel import KernelBuilder
 from pierian.compiler.lowering.memory import plan_memory
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.shape import TensorType
 
 
-def lower(graph: Graph, options: CompileOptions | None = None) -> Program:
+def lower(
+    graph: Graph, options: CompileOptions | None = None, updates: Sequence[tuple[int, int | None]] = ()
+) -> Program:
     """The program of a portable graph: no compositions, no variables left; its inputs and outputs are the program's.
 
     Args:
         graph: what to lower.
         options: whether operators share kernels, and temporaries memory.
+        updates: the outputs that replace the value of a variable, by position, each with the input that is its old value.
 
     Raises:
         LoweringError: an operator without native code.
@@ -32,8 +36,11 @@ def lower(graph: Graph, options: CompileOptions | None = None) -> Program:
     program = Program(graph.name, dims=graph.dims())
     options = options or CompileOptions()
     lowerer = _Lowerer(program, Limits(fuse=options.fuse))
-    program.steps = lowerer.graph(graph)
+    program.steps = lowerer.graph(graph, {new for new, _ in updates} if options.in_place else set())
     program.checks = _checks(graph)
+    if options.in_place:
+        names = [(program.outputs[new], "" if old is None else program.inputs[old]) for new, old in updates]
+        plan_updates(program, [Update(new, old) for new, old in names])
     plan_memory(program, options.reuse_memory)
     return program
 
@@ -45,23 +52,25 @@ class _Lowerer:
         self.limits = limits
         self._counters = 0
 
-    def graph(self, graph: Graph) -> list[Step]:
-        """The top level: inputs and outputs are the caller's arrays."""
+    def graph(self, graph: Graph, first: Set[int] = frozenset()) -> list[Step]:
+        """The top level: inputs and outputs are the caller's arrays. A value that is several outputs is computed right into one of
+        those at positions `first` if there is one, and copied to the others."""
         for value in graph.inputs:
             self.buffers.add_input(value, value.node.name)
         outputs = [
             self.buffers.add_output(value.type, name)
             for value, name in zip(graph.outputs, graph.output_names, strict=True)
         ]
-        return self._body(graph, outputs)
+        return self._body(graph, outputs, first)
 
-    def _body(self, graph: Graph, targets: Sequence[str]) -> list[Step]:
+    def _body(self, graph: Graph, targets: Sequence[str], preferred: Set[int] = frozenset()) -> list[Step]:
         """The steps that compute a graph whose inputs have buffers, its outputs into `targets`."""
         steps: list[Step] = []
         for node in graph.nodes:
             if node.op.name == "constant" and node.output not in self.buffers:
                 self.buffers.add_constant(node.output, node.attributes["value"])
         pairs = list(zip(graph.outputs, targets, strict=True))
+        pairs = [pairs[i] for i in sorted(range(len(pairs)), key=lambda i: i not in preferred)]
         copied = [(value, target) for value, target in pairs if not self._bind_target(value, target)]
         fusion = fuse(graph, self.limits)
         for cluster in fusion.clusters:
@@ -69,8 +78,13 @@ class _Lowerer:
                 self._single(cluster.root, steps)
             else:
                 steps.extend(KernelBuilder(cluster, fusion, self.buffers).build())
-        steps.extend(Copy(target, self.buffers.name(value)) for value, target in copied)
-        return steps
+        first: list[Step] = []
+        for value, target in copied:
+            source = self.buffers.name(value)
+            # What was handed in can be copied at once, so that nothing that overwrites it has to wait.
+            given = self.program.buffers[source].kind in ("input", "constant")
+            (first if given else steps).append(Copy(target, source))
+        return [*first, *steps]
 
     def _bind_target(self, value: Value, target: str) -> bool:
         """Let `value` be computed right into `target`; False where it has another place already."""

@@ -96,7 +96,8 @@ def replace_expression(root: Scalar, old: Scalar, new: Scalar) -> Scalar:
 
 def groups(body: Sequence[Statement]) -> list[list[Statement]]:
     """Consecutive statements that can share one pass over their inner axes: equal extents, and none needs a
-    reduction's result, or another point's store, of the same pass."""
+    reduction's result, or another point's store, of the same pass. At a point of the pass all values are computed before any
+    is stored: a result may lie in the memory of what is loaded (see `pierian.compiler.lowering.in_place`)."""
     found: list[list[Statement]] = []
     for statement in body:
         if found and _may_follow(found[-1], statement):

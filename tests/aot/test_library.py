@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import subprocess
 from pathlib import Path
@@ -59,6 +60,35 @@ def test_c_program_gives_the_bits_of_a_session(tmp_path: Path, threads: int) -> 
     (tmp_path / "in.bin").write_bytes(data.tobytes() + weights.tobytes())
     subprocess.run(["./main", "9000", str(threads)], check=True, cwd=tmp_path)
     assert (tmp_path / "out.bin").read_bytes() == expected.tobytes()
+
+
+def test_variables_may_be_updated_in_place(tmp_path: Path) -> None:
+    graph = tf.Graph("state")
+    start = np.random.default_rng(1).standard_normal((100, 8)).astype(np.float32)
+    with graph.as_default():
+        table = tf.Variable(start, name="table")
+        graph.set_outputs([table.assign(tf.scatter_add(table, [3, 99, 3], tf.tanh(table[:3])))], ["new"])
+    library = compile_library(graph, tmp_path / "state")[-1]
+    if library.suffix != ".so":
+        pytest.skip("needs a linker")
+    assert "out_table_next: float32[100, 8], may be the same memory as in_table" in (tmp_path / "state.h").read_text()
+    native = ctypes.CDLL(str(library))
+    native.state_workspace.restype = ctypes.c_int64
+    room = np.empty(native.state_workspace(ctypes.c_int64(1)) + 64, np.uint8)
+    workspace = ctypes.c_void_p(-(-room.ctypes.data // 64) * 64)
+    place, other, fetched = start.copy(), np.empty_like(start), np.empty_like(start)
+
+    def run(new: np.ndarray) -> None:
+        arrays = [ctypes.c_void_p(one.ctypes.data) for one in (place, fetched, new)]
+        assert native.state_run(*arrays, workspace, None) == 0
+
+    run(other)
+    run(place)
+    expected = start.copy()
+    np.add.at(expected, [3, 99, 3], np.tanh(start[:3]))
+    np.testing.assert_array_equal(place, other)
+    np.testing.assert_array_equal(fetched, other)
+    np.testing.assert_allclose(place, expected, rtol=1e-6)
 
 
 def test_nothing_but_libc_is_needed(tmp_path: Path) -> None:
