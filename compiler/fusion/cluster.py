@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pierian.compiler.dim import Dim, product, symbol, symbols
-from pierian.compiler.fusion.cost import Limits, is_expensive_row, recompute_cost
+from pierian.compiler.fusion.cost import Limits, is_expensive_row, is_free, is_wide_epilogue, recompute_cost, source
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.kernel.scalar import Scalar
@@ -59,6 +59,15 @@ class Cluster:
     def axes(self) -> Index:
         """The domain's axes as an index tuple; an axis of size one is always at 0."""
         return tuple(0 if dim == 1 else symbol(f"%{i}") for i, dim in enumerate(self.domain))
+
+    def streams(self, producer: Node, stored: bool) -> int:
+        """Arrays as large as the domain that the cluster walks apart from what `producer` hands it: those it reads, as far as
+        is known before their own nodes are placed, and those it writes, with the producer's result where that is `stored`."""
+        size = product(self.domain)
+        outside = (value for member in self.members for value in member.inputs if value.node not in self.members)
+        read = {source(value) for value in outside if value.node is not producer}
+        walked = [value for value in read if value.type.size == size and not is_free(value.node)]
+        return len(walked) + len(self.stores) + stored
 
 
 @dataclass(slots=True)
@@ -176,14 +185,14 @@ class _Fuser:
         if stored and not self._is_full_member(cluster, value, accesses):
             return self._refuse(node, "it is needed in memory in another shape than the kernel's results")
         if op.reduction is not None or op.contract_rule is not None:
-            return self._may_join_reduction(node, cluster, accesses)
+            return self._may_join_reduction(node, cluster, accesses, stored)
         if value in self.scattered and recompute_cost(node) > self.limits.recompute:
             return self._refuse(node, "it is read at scattered places and costs too much to compute again")
         if self._would_gather(node, cluster):
             return self._refuse(node, "it is turned around, and its reader would gather it element by element")
         return not self._is_stretched(node, cluster, accesses)
 
-    def _may_join_reduction(self, node: Node, cluster: Cluster, accesses: list[Index] | None) -> bool:
+    def _may_join_reduction(self, node: Node, cluster: Cluster, accesses: list[Index] | None, stored: bool) -> bool:
         if accesses is None or len(accesses) != 1:
             return self._refuse(node, "it is read at several places of the kernel")
         if cluster.kind == "contraction":
@@ -204,6 +213,8 @@ class _Fuser:
                 return self._refuse(node, "its result is not read element by element")
             if cluster.cost > self.limits.epilogue_cost:
                 return self._refuse(node, "the epilogue would be too long")
+            if is_wide_epilogue(cluster.domain, cluster.streams(node, stored), self.limits):
+                return self._refuse(node, "tiles would walk too many arrays beside the result in short pieces")
             cluster.outer = outer
             return True
         if cluster.outer is not None and cluster.outer != outer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pierian.compiler.dim import product
-from pierian.compiler.graph.node import Node
+from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.shape import Shape
 
 
@@ -16,6 +16,10 @@ class Limits:
     Attributes:
         cluster_cost: scalar operations per point in one kernel; longer kernels spill registers and compile slowly.
         epilogue_cost: the same for what follows a contraction in its kernel.
+        epilogue_streams: arrays as large as the result that what follows a contraction may read and write in its kernel. Tiles
+            touch each of them in short pieces, at about a third of the speed at which a kernel of its own walks them: SGD
+            (one read, one written) is no worse inside, Adam (three and three) takes half the time outside.
+        near: bytes of such arrays together that stay in the nearest caches, where walking them in pieces costs nothing.
         recompute: scalar operations worth computing again instead of a store and a load.
         duplicates: how many kernels may each compute a cheap value again.
         row: elements of a row that fits the second-level cache between passes.
@@ -25,6 +29,8 @@ class Limits:
 
     cluster_cost: int = 400
     epilogue_cost: int = 200
+    epilogue_streams: int = 2
+    near: int = 1 << 18
     recompute: int = 6
     duplicates: int = 4
     row: int = 1 << 16
@@ -35,6 +41,31 @@ class Limits:
 def recompute_cost(node: Node) -> int:
     """Scalar operations to compute one element of a node's result again from its inputs."""
     return 0 if node.op.index_map_rule is not None else node.op.cost
+
+
+def is_free(node: Node) -> bool:
+    """True for a node whose elements are known without reading anything: zeros, sizes, one number repeated."""
+    if node.op.name == "constant":
+        return bool(node.attributes["value"].is_scalar)
+    return not node.inputs and node.op.lower_rule is not None and node.op.cost == 0
+
+
+def source(value: Value) -> Value:
+    """The value whose elements a chain of movements reads, as far back as it is known to have fewest of them (broadcasts)."""
+    found = value
+    while value.node.op.index_map_rule is not None:
+        value = value.node.inputs[0]
+        size, known = value.type.size, found.type.size
+        if isinstance(size, int) and (not isinstance(known, int) or size <= known):
+            found = value
+    return found
+
+
+def is_wide_epilogue(domain: Shape, streams: int, limits: Limits) -> bool:
+    """True where a product's result is better written, and what follows walks its arrays in order in a kernel of its own."""
+    elements = product(domain)
+    far = not isinstance(elements, int) or 4 * elements * streams > limits.near
+    return streams > limits.epilogue_streams and far
 
 
 def is_expensive_row(outer: Shape, row: Shape, limits: Limits) -> bool:
