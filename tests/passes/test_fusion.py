@@ -70,6 +70,10 @@ def sgd(x: Any, dy: Any, w: Any) -> Any:
     return w - 0.1 * tf.matmul(x, dy, transpose_a=True)
 
 
+def two_layers(x: Any, v: Any, w: Any) -> Any:
+    return tf.matmul(tf.relu(tf.matmul(x, v)), w)
+
+
 F = tf.float32
 CASES: dict[str, tuple[Build, list[Any], bool, dict[str, int]]] = {
     "SGD is the epilogue of its gradient": (
@@ -78,6 +82,8 @@ CASES: dict[str, tuple[Build, list[Any], bool, dict[str, int]]] = {
         adam, [(F, ["n", 300]), (F, ["n", 400]), *[(F, [300, 400])] * 3], False, {"contraction": 1, "loop": 1}),
     "Adam is the epilogue for small arrays": (
         adam, [(F, ["n", 30]), (F, ["n", 40]), *[(F, [30, 40])] * 3], False, {"contraction": 1}),
+    "relu is an epilogue, and so is its gradient, which asks for its result only": (
+        two_layers, [(F, ["n", 30]), (F, [30, 40]), (F, [40, 50])], True, {"contraction": 6}),
 }  # fmt: skip
 
 

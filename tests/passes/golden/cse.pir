@@ -30,7 +30,7 @@ graph "mlp" (%x) {
   %gradients/sum = sum(%gradients/multiply_2) {axis = (1), keepdims = true} : float32[n, 1]
   %gradients/multiply_3 = multiply(%softmax, %gradients/sum) : float32[n, 3]
   %gradients/subtract = subtract(%gradients/multiply_2, %gradients/multiply_3) : float32[n, 3]
-  %gradients/greater = greater(%multiply_1, %constant_2) : bool[n, 3]
+  %gradients/greater = greater(%relu, %constant_2) : bool[n, 3]
   %gradients/zeros_like = zeros_like(%gradients/subtract) : float32[n, 3]
   %gradients/where = where(%gradients/greater, %gradients/subtract, %gradients/zeros_like) : float32[n, 3]
   %gradients/multiply_4 = multiply(%gradients/where, %add) : float32[n, 3]
