@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pierian.compiler.codegen.module import Image, compile_program
+from pierian.compiler.codegen.abi import KernelCode
+from pierian.compiler.codegen.module import Image, compile_program, program_text
+from pierian.compiler.footprint import Footprint, footprint
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Value
+from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.program import Program
 from pierian.compiler.lowering import lower
+from pierian.compiler.lowering.record import Record
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.pipeline import run_passes
 from pierian.compiler.schedule.operands import lay_out_operands
@@ -66,9 +70,52 @@ def compile_closed(
 ) -> Compiled:
     """`compile_graph` for a graph that has been closed over its state (see `pierian.compiler.state`)."""
     options = options or CompileOptions()
-    portable = run_passes(closed, options)
-    program = lower(portable, options, signature.updates())
     target = target or host()
-    lay_out_operands(program, target, options.reuse_memory)
+    portable, program = plan_closed(closed, signature, options, target)
     image = compile_program(program, target, profile=options.profile)
     return Compiled(signature, portable, program, image)
+
+
+def plan_closed(
+    closed: Graph, signature: Signature, options: CompileOptions, target: Target, record: Record | None = None
+) -> tuple[Graph, Program]:
+    """The portable graph and the program of a closed graph, ready for code generation. `record` takes notes on the way."""
+    portable = run_passes(closed, options)
+    program = lower(portable, options, signature.updates(), record)
+    lay_out_operands(program, target, options)
+    return portable, program
+
+
+@dataclass(slots=True)
+class Plan:
+    """A graph compiled up to LLVM IR, for people: what would run, and why so.
+
+    Attributes:
+        signature, graph, program: as of `Compiled`.
+        kernels: each distinct kernel with its name and emitted code.
+        record: which operators became which launch, and why not more.
+        target: the machine.
+    """
+
+    signature: Signature
+    graph: Graph
+    program: Program
+    kernels: dict[Kernel, tuple[str, KernelCode]]
+    record: Record
+    target: Target
+
+    @property
+    def footprint(self) -> Footprint:
+        """The memory it takes."""
+        return footprint(self.program, self.signature, {kernel: code for kernel, (_, code) in self.kernels.items()})
+
+
+def plan_graph(graph: Graph, options: CompileOptions | None = None, target: Target | None = None) -> Plan:
+    """What `compile_graph` would make of a graph with its own inputs and outputs, without generating machine code."""
+    options = options or CompileOptions()
+    target = target or host()
+    closed, signature = close_for_compilation(graph)
+    record = Record()
+    portable, program = plan_closed(closed, signature, options, target, record)
+    _, kernels = program_text(program, target, "pierian")
+    return Plan(signature, portable, program, kernels, record, target)

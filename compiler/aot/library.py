@@ -20,14 +20,12 @@ from pierian.compiler.codegen.entry import read_dims
 from pierian.compiler.codegen.module import program_text, to_object
 from pierian.compiler.codegen.threads import pool_text
 from pierian.compiler.codegen.writer import NULL, FunctionWriter, Value, i32, i64
+from pierian.compiler.compile import plan_closed
 from pierian.compiler.errors import ArgumentError
 from pierian.compiler.graph.files import write_atomically
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.kernel.program import Program
-from pierian.compiler.lowering import lower
 from pierian.compiler.options import CompileOptions
-from pierian.compiler.pipeline import run_passes
-from pierian.compiler.schedule.operands import lay_out_operands
 from pierian.compiler.state import close_for_compilation
 from pierian.compiler.target.features import Target, host
 
@@ -61,8 +59,7 @@ def compile_library(
     target = target or host()
     closed, signature = close_for_compilation(graph)
     options = options or CompileOptions()
-    program = lower(run_passes(closed, options), options, signature.updates())
-    lay_out_operands(program, target, options.reuse_memory)
+    _, program = plan_closed(closed, signature, options, target)
     text, _ = program_text(program, target, f"{symbol}_program", linkage="internal ")
     text += pool_text(target.triple.partition("-")[0], linkage="internal ")
     text += _constants(program) + _interface(program, symbol)

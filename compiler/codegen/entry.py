@@ -11,7 +11,7 @@ how many times it ran, and when it began for the first time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from pierian.compiler.codegen.abi import KernelCode, emit_dim
@@ -19,7 +19,7 @@ from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i32
 from pierian.compiler.dim import Dim, ceildiv, maximum, substitute
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step, launches
-from pierian.compiler.lowering.in_place import copied
+from pierian.compiler.lowering.in_place import copied_buffers
 
 ALIGNMENT = 64
 
@@ -55,10 +55,10 @@ class _EntryEmitter:
     def emit(self) -> str:
         f = self.f
         self.values = read_dims(f, self.program.dims, f.arg("dims"))
-        shared, scratch = self._launch_memory()
-        self.shared_offset = self._round(self.program.workspace)
-        self.scratch_offset = self.shared_offset + self._round(shared)
-        self.scratch_stride = self._round(scratch)
+        shared, scratch = workspace_parts(self.program, self.codes)
+        self.shared_offset = self.program.workspace
+        self.scratch_offset = self.shared_offset + shared
+        self.scratch_stride = scratch
         for step_buffers in (self.program.inputs, self.program.outputs, self.program.constants):
             for name in step_buffers:
                 self._address(name)
@@ -101,20 +101,6 @@ class _EntryEmitter:
         with f.when(f.cmp("icmp eq", count, i64(0))):
             f.store(before, at[2], 8)
 
-    def _launch_memory(self) -> tuple[Dim, Dim]:
-        """Shared and scratch bytes that suffice for every launch."""
-        shared: Dim = 0
-        scratch: Dim = 0
-        for launch in launches(self.program.steps):
-            code = self.codes[launch.kernel]
-            actual = dict(zip(launch.kernel.dims, launch.dims, strict=True))
-            shared = _larger(shared, substitute(code.shared, actual))
-            scratch = _larger(scratch, substitute(code.scratch, actual))
-        return shared, scratch
-
-    def _round(self, size: Dim) -> Dim:
-        return ceildiv(size, ALIGNMENT) * ALIGNMENT
-
     def _workspace(self, declarations: set[str]) -> str:
         f = FunctionWriter(f"{self.name}_workspace", "i64", [("dims", "ptr"), ("threads", "i64")], self.linkage)
         values = read_dims(f, self.program.dims, f.arg("dims"))
@@ -146,6 +132,8 @@ class _EntryEmitter:
 
     def _fixed_address(self, buffer: ProgramBuffer) -> Value:
         f = self.f
+        if buffer.host:
+            return self._address(buffer.host)
         if buffer.kind == "temporary":
             return f.gep(f.arg("workspace"), "i8", self._dim(buffer.offset))
         table = f.arg({"input": "inputs", "output": "outputs", "constant": "constants"}[buffer.kind])
@@ -155,24 +143,39 @@ class _EntryEmitter:
 
     def _steps(self, steps: Sequence[Step]) -> None:
         for step in steps:
-            if isinstance(step, Launch):
-                parameters = copied(step.kernel)
-                names = dict(zip((buffer.name for buffer in step.kernel.buffers), step.buffers, strict=True))
-                with self._where_apart(*((names[one] for one in parameters) if parameters else ())):
-                    self._measured(step) if self.numbers else self._launch(step)
-            elif isinstance(step, Copy):
-                with self._where_apart(step.source, step.target):
-                    self._copy(step)
+            if isinstance(step, (Launch, Copy)):
+                pair = copied_buffers(step)
+                if pair is None:
+                    self._work(step)
+                elif not self._are_same(*pair):
+                    with self._where_apart(*pair):
+                        self._work(step)
             elif isinstance(step, Branch):
                 self._branch(step)
             else:
                 self._loop(step)
 
+    def _work(self, step: Launch | Copy) -> None:
+        if isinstance(step, Copy):
+            self._copy(step)
+        elif self.numbers:
+            self._measured(step)
+        else:
+            self._launch(step)
+
+    def _are_same(self, source: str, target: str) -> bool:
+        """Whether two arrays are the same memory by the memory plan: a copy has nothing to do."""
+
+        def place(name: str) -> tuple[str, Dim] | None:
+            buffer = self.program.buffers[self.program.base(name)]
+            return {"temporary": (buffer.host, buffer.offset), "output": (buffer.name, 0)}.get(buffer.kind)
+
+        return place(source) is not None and place(source) == place(target)
+
     @contextmanager
-    def _where_apart(self, source: str = "", target: str = "") -> Iterator[None]:
-        """Around a copy: nothing is to be done where both are the same memory, as a variable that is updated in place."""
-        bases = [self.program.base(name) for name in (source, target) if name]
-        if not bases or self.program.in_place.get(bases[1]) != bases[0]:
+    def _where_apart(self, source: str, target: str) -> Iterator[None]:
+        """Around a copy: nothing is to be done where the caller has given the same memory, as for a variable updated in place."""
+        if self.program.in_place.get(self.program.base(target)) != self.program.base(source):
             yield
             return
         with self.f.when(self.f.cmp("icmp ne", self._address(source), self._address(target))):
@@ -261,6 +264,19 @@ class _EntryEmitter:
         f.br(head)
         f.start(done)
         del self.values[step.counter]
+
+
+def workspace_parts(program: Program, codes: Mapping[Kernel, KernelCode]) -> tuple[Dim, Dim]:
+    """Shared and scratch bytes that suffice for every launch of a program, multiples of the alignment. Its workspace holds the
+    temporaries, the shared bytes, and the scratch bytes once for each thread."""
+    shared: Dim = 0
+    scratch: Dim = 0
+    for launch in launches(program.steps):
+        code = codes[launch.kernel]
+        actual = dict(zip(launch.kernel.dims, launch.dims, strict=True))
+        shared = _larger(shared, substitute(code.shared, actual))
+        scratch = _larger(scratch, substitute(code.scratch, actual))
+    return ceildiv(shared, ALIGNMENT) * ALIGNMENT, ceildiv(scratch, ALIGNMENT) * ALIGNMENT
 
 
 def read_dims(f: FunctionWriter, names: Sequence[str], table: Value) -> dict[str, Value]:

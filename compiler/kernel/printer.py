@@ -87,9 +87,10 @@ def print_program(program: Program) -> str:
     """The text of a program: buffers with their places, then steps."""
     lines = [f"program {program.name} ({', '.join(program.dims)}) workspace {program.workspace} bytes {{"]
     for buffer in program.buffers.values():
-        place = {"temporary": f" at {buffer.offset}", "alias": f" of {buffer.base} from {buffer.start}"}.get(
-            buffer.kind, ""
-        )
+        place = {
+            "temporary": f" in {buffer.host}" if buffer.host else f" at {buffer.offset}",
+            "alias": f" of {buffer.base} from {buffer.start}",
+        }.get(buffer.kind, "")
         if buffer.name in program.in_place:
             place = f" may overwrite {program.in_place[buffer.name] or 'the old value'}"
         elif buffer.name in program.two_arrays:

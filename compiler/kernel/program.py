@@ -17,8 +17,8 @@ from pierian.compiler.location import Location
 from pierian.compiler.shape import Shape
 
 # Where a buffer's bytes come from. input: the caller's array. output: the caller's result array.
-# constant: the program's own data. temporary: the workspace, at `offset`. alias: the bytes of buffer `base`, seen
-# with another shape, from element `start` on.
+# constant: the program's own data. temporary: the workspace at `offset`, or the result `host` before it has its value. alias: the
+# bytes of buffer `base`, seen with another shape, from element `start` on.
 BUFFER_KINDS = ("input", "output", "constant", "temporary", "alias")
 
 
@@ -28,7 +28,8 @@ class ProgramBuffer:
 
     Attributes:
         position: index among the inputs, outputs or constants for those kinds.
-        offset: byte offset in the workspace for temporaries, set by the memory plan; 64-byte aligned.
+        host, offset: for temporaries, set by the memory plan: the output buffer it lies in, empty for the workspace, where it
+            begins at a multiple of 64 bytes.
         base, start: for an alias: whose bytes, and from which element (a Dim; loop counters allowed as symbols).
         data: for a constant: the NumPy array.
     """
@@ -38,6 +39,7 @@ class ProgramBuffer:
     dtype: DType
     shape: Shape
     position: int = -1
+    host: str = ""
     offset: Dim = 0
     base: str = ""
     start: Dim = 0

@@ -125,18 +125,23 @@ def _end_of_pass(kernel: Kernel, position: int) -> int:
     return position
 
 
-def copied(kernel: Kernel) -> tuple[str, str] | None:
-    """The parameters (source, target) of a kernel that only copies an array, element by element in place; else None."""
+def copied_buffers(step: Launch | Copy) -> tuple[str, str] | None:
+    """Source and target of a step that only copies an array, each element to its own place; None for any other."""
+    if isinstance(step, Copy):
+        return step.source, step.target
+    kernel = step.kernel
     if kernel.kind != "loop" or len(kernel.body) != 1 or len(kernel.buffers) != 2:
         return None
     (store,) = kernel.body
     if not isinstance(store, Store) or store.value.op != "load":
         return None
     source = ir.load_parts(store.value)[0]
-    dtypes = {buffer.dtype for buffer in kernel.buffers}
-    if source == store.buffer or len(dtypes) != 1 or not may_overwrite(kernel, source, store.buffer):
+    one, other = kernel.buffers
+    same = one.dtype is other.dtype and product(one.shape) == product(other.shape)
+    if source == store.buffer or not same or not may_overwrite(kernel, source, store.buffer):
         return None
-    return source, store.buffer
+    names = {buffer.name: name for buffer, name in zip(kernel.buffers, step.buffers, strict=True)}
+    return names[source], names[store.buffer]
 
 
 def _loads(statement: Statement, name: str) -> list[Scalar]:

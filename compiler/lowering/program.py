@@ -16,12 +16,16 @@ from pierian.compiler.lowering.buffers import Buffers
 from pierian.compiler.lowering.in_place import Update, plan_updates
 from pierian.compiler.lowering.kernel import KernelBuilder
 from pierian.compiler.lowering.memory import plan_memory
+from pierian.compiler.lowering.record import Record
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.shape import TensorType
 
 
 def lower(
-    graph: Graph, options: CompileOptions | None = None, updates: Sequence[tuple[int, int | None]] = ()
+    graph: Graph,
+    options: CompileOptions | None = None,
+    updates: Sequence[tuple[int, int | None]] = (),
+    record: Record | None = None,
 ) -> Program:
     """The program of a portable graph: no compositions, no variables left; its inputs and outputs are the program's.
 
@@ -29,25 +33,27 @@ def lower(
         graph: what to lower.
         options: whether operators share kernels, and temporaries memory.
         updates: the outputs that replace the value of a variable, by position, each with the input that is its old value.
+        record: takes notes.
 
     Raises:
         LoweringError: an operator without native code.
     """
     program = Program(graph.name, dims=graph.dims())
     options = options or CompileOptions()
-    lowerer = _Lowerer(program, Limits(fuse=options.fuse))
+    lowerer = _Lowerer(program, Limits(fuse=options.fuse), record or Record())
     program.steps = lowerer.graph(graph, {new for new, _ in updates} if options.in_place else set())
     program.checks = _checks(graph)
     if options.in_place:
         names = [(program.outputs[new], "" if old is None else program.inputs[old]) for new, old in updates]
         plan_updates(program, [Update(new, old) for new, old in names])
-    plan_memory(program, options.reuse_memory)
+    plan_memory(program, options)
     return program
 
 
 class _Lowerer:
-    def __init__(self, program: Program, limits: Limits) -> None:
+    def __init__(self, program: Program, limits: Limits, record: Record) -> None:
         self.program = program
+        self.record = record
         self.buffers = Buffers(program)
         self.limits = limits
         self._counters = 0
@@ -73,11 +79,14 @@ class _Lowerer:
         pairs = [pairs[i] for i in sorted(range(len(pairs)), key=lambda i: i not in preferred)]
         copied = [(value, target) for value, target in pairs if not self._bind_target(value, target)]
         fusion = fuse(graph, self.limits)
+        self.record.add_refusals(fusion)
         for cluster in fusion.clusters:
             if cluster.kind == "single" and cluster.root.op.kernel_rule is None:
                 self._single(cluster.root, steps)
             else:
-                steps.extend(KernelBuilder(cluster, fusion, self.buffers).build())
+                launches = KernelBuilder(cluster, fusion, self.buffers).build()
+                self.record.add(launches, cluster)
+                steps.extend(launches)
         first: list[Step] = []
         for value, target in copied:
             source = self.buffers.name(value)

@@ -30,6 +30,7 @@ from pierian.compiler.kernel.program import (
     walk,
 )
 from pierian.compiler.lowering.memory import plan_memory
+from pierian.compiler.options import CompileOptions
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import Roles, choose_tiling, classify, packed_indices
 from pierian.compiler.shape import Shape
@@ -38,12 +39,12 @@ from pierian.compiler.target.features import Target
 Array = np.ndarray[Any, Any]
 
 
-def lay_out_operands(program: Program, target: Target, reuse_memory: bool = True) -> None:
+def lay_out_operands(program: Program, target: Target, options: CompileOptions | None = None) -> None:
     """Pack, in place, what contractions of a program read more often than it changes; the memory plan is made anew."""
     pack_constants(program, target)
     if any(isinstance(one, (Branch, Loop)) for one in program.steps):
         pack_invariants(program, target)
-        plan_memory(program, reuse_memory)
+        plan_memory(program, options)
 
 
 def pack_constants(program: Program, target: Target) -> None:

@@ -84,5 +84,16 @@ def load_graph(path: str) -> Any:
     return load(path)
 
 
+def read_sizes(options: tuple[str, ...]) -> dict[str, int]:
+    """The values of `--size NAME=NUMBER` options, by name."""
+    sizes = {}
+    for item in options:
+        name, _, number = item.partition("=")
+        if not number.isdigit():
+            raise click.UsageError(f"--size takes NAME=NUMBER, not {item!r}")
+        sizes[name] = int(number)
+    return sizes
+
+
 if __name__ == "__main__":
     main()

@@ -62,3 +62,12 @@ def test_errors_are_one_line(model: Path, tmp_path: Path) -> None:
     assert "Traceback" in pierian("--debug", "run", model, code=1).stderr
     pierian("dump", model, "--after", "nonsense", code=1)
     pierian("dump", model, "--emit", "nonsense", code=2)
+
+
+def test_memory_is_known_before_the_run(model: Path) -> None:
+    text = pierian("show", model, "--no-text", "--no-table").stdout
+    assert "12*n" in text and "workspace" in text
+    text = pierian("show", model, "--no-text", "--no-table", "--size", "n=1000", "--threads", 2).stdout
+    assert "12,000" in text and "12*n" not in text and "threads: 2" in text
+    pierian("show", model, "--size", "n", code=2)
+    assert "size 'n' has no value" in pierian("show", model, "--size", "m=3", code=1).stderr
