@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pierian.compiler.codegen.abi import KernelCode
-from pierian.compiler.codegen.module import Image, compile_program, program_text
+from pierian.compiler.codegen.module import Image, compile_program, emit_kernels
 from pierian.compiler.footprint import Footprint, footprint
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Value
@@ -117,5 +117,4 @@ def plan_graph(graph: Graph, options: CompileOptions | None = None, target: Targ
     closed, signature = close_for_compilation(graph)
     record = Record()
     portable, program = plan_closed(closed, signature, options, target, record)
-    _, kernels = program_text(program, target, "pierian")
-    return Plan(signature, portable, program, kernels, record, target)
+    return Plan(signature, portable, program, emit_kernels(program, target), record, target)

@@ -49,7 +49,10 @@ def compile_for_calls(
     found = cache.load(key) if cache is not None else None
     if found is not None:
         return Runnable(signature, found.interface, found)
-    from pierian.compiler.compile import compile_closed  # it takes LLVM, which a cached program does not need
+    from pierian.compiler.target.llvm import preload  # a cached program needs neither LLVM nor the compiler
+
+    preload()
+    from pierian.compiler.compile import compile_closed
 
     compiled = compile_closed(closed, signature, options)
     stored = stored_form(compiled)

@@ -7,7 +7,7 @@ import os
 import threading
 
 from pierian.compiler.errors import ArgumentError
-from pierian.compiler.target.machine import available_cpus
+from pierian.compiler.target.machine import default_threads
 
 _LOCK = threading.Lock()
 _POOLS: dict[int, int] = {}  # threads -> address
@@ -23,13 +23,7 @@ def thread_count(requested: int | None = None) -> int:
         if requested < 1:
             raise ArgumentError("the number of threads must be positive", got=requested)
         return requested
-    for name in ("PIERIAN_NUM_THREADS", "OMP_NUM_THREADS"):
-        text = os.environ.get(name, "").split(",")[0].strip()
-        if text:
-            if not text.isdigit() or int(text) < 1:
-                raise ArgumentError(f"{name} must be a positive number", got=text)
-            return int(text)
-    return available_cpus()
+    return default_threads()
 
 
 def pool_address(threads: int) -> int:

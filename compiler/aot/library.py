@@ -60,9 +60,9 @@ def compile_library(
     closed, signature = close_for_compilation(graph)
     options = options or CompileOptions()
     _, program = plan_closed(closed, signature, options, target)
-    text, _ = program_text(program, target, f"{symbol}_program", linkage="internal ")
-    text += pool_text(target.triple.partition("-")[0], linkage="internal ")
-    text += _constants(program) + _interface(program, symbol)
+    pool = pool_text(target.triple.partition("-")[0], linkage="internal ")
+    interface = _constants(program) + _interface(program, symbol)
+    text = program_text(program, target, f"{symbol}_program", extra=pool + interface)
     base.parent.mkdir(parents=True, exist_ok=True)
     written = [Path(f"{base}.o"), Path(f"{base}.h")]
     write_atomically(written[0], to_object(text, target))

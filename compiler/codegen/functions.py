@@ -28,18 +28,18 @@ def call_function(writer: FunctionWriter, node: Scalar, args: list[Value]) -> Va
     return writer.call(name, type_, args)
 
 
-def definitions(declarations: Iterable[str], isa: str) -> tuple[str, set[str]]:
-    """The text of all elementary functions among `declare` lines, and the lines that are still needed."""
-    texts, remaining = [], set()
+def definitions(declarations: Iterable[str], isa: str) -> tuple[list[tuple[str, str]], set[str]]:
+    """The elementary functions among `declare` lines, as (name, text), and the lines that are still needed."""
+    found, remaining = [], set()
     for line in sorted(declarations):
-        found = _NAME.search(line)
-        if found is None:
+        match = _NAME.search(line)
+        if match is None:
             remaining.add(line)
             continue
-        text, needed = _definition(found[1], as_dtype(found[2]), int(found[3]), isa)
-        texts.append(text)
+        text, needed = _definition(match[1], as_dtype(match[2]), int(match[3]), isa)
+        found.append((match[0][1:-1], text))
         remaining |= needed
-    return "".join(texts), remaining
+    return found, remaining
 
 
 @functools.lru_cache(maxsize=256)

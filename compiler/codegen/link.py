@@ -17,6 +17,7 @@ from pierian.compiler.errors import LoweringError
 PAGE = 4096
 _ALLOC, _WRITE, _EXECUTE = 0x2, 0x1, 0x4
 _NOBITS, _RELA, _SYMTAB = 8, 4, 2
+_HIDDEN = 2
 _ABSOLUTE_64, _PC32, _PLT32 = 1, 2, 4
 _GOT = (9, 41, 42)  # GOTPCREL, GOTPCRELX, REX_GOTPCRELX
 _JUMP = b"\xff\x25"  # jmp *[rip + distance]
@@ -74,6 +75,7 @@ class _Symbol:
     section: int
     value: int
     is_global: bool
+    is_hidden: bool
 
 
 class _Object:
@@ -94,10 +96,10 @@ class _Object:
             if section.kind == _SYMTAB:
                 names = self.sections[section.link].offset
                 for at in range(section.offset, section.offset + section.size, 24):
-                    name, info, _, index, value, _ = struct.unpack_from("<IBBHQQ", content, at)
+                    name, info, other, index, value, _ = struct.unpack_from("<IBBHQQ", content, at)
                     end = content.index(b"\0", names + name)
                     text = content[names + name : end].decode()
-                    self.symbols.append(_Symbol(text, index, value, info >> 4 != 0))
+                    self.symbols.append(_Symbol(text, index, value, info >> 4 != 0, other & 3 == _HIDDEN))
 
     def bytes_of(self, section: _Section) -> bytes:
         """The content of a section."""
@@ -112,6 +114,7 @@ class _Linker:
         self.content = bytearray()
         self.places: dict[tuple[int, int], int] = {}  # (object, section) -> offset
         self.symbols: dict[str, int] = {}
+        self.hidden: set[str] = set()  # of no meaning outside the block
         self.slots: dict[tuple[str, int], int] = {}  # what an address slot holds -> its offset
         self.stubs: dict[str, int] = {}
         self.fixups: list[tuple[int, str, int]] = []
@@ -132,7 +135,8 @@ class _Linker:
             for section in one.sections:
                 if section.kind == _RELA and (number, section.info) in self.places:
                     self._relocate(number, section)
-        return LinkedCode(bytes(self.content), data, self.symbols, tuple(self.fixups))
+        symbols = {name: place for name, place in self.symbols.items() if name not in self.hidden}
+        return LinkedCode(bytes(self.content), data, symbols, tuple(self.fixups))
 
     def _append(self, content: bytes, align: int) -> int:
         self.content += bytes(-len(self.content) % align)
@@ -157,6 +161,8 @@ class _Linker:
                     if symbol.name in self.symbols:
                         raise LoweringError("a symbol is defined twice", got=symbol.name)
                     self.symbols[symbol.name] = self.places[number, symbol.section] + symbol.value
+                    if symbol.is_hidden:
+                        self.hidden.add(symbol.name)
 
     def _slot(self, name: str, value: int) -> int:
         """The place of 8 bytes that hold an address when the code runs."""

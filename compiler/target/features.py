@@ -43,9 +43,10 @@ class Target:
 @functools.lru_cache(maxsize=1)
 def host() -> Target:
     """The machine this process runs on."""
-    import llvmlite.binding as llvm
+    from pierian.compiler.target import llvm
+    from pierian.compiler.target.machine import cache_sizes
 
-    features = llvm.get_host_cpu_features()
+    features = llvm.host_features()
     machine = platform.machine().lower()
     if machine in ("x86_64", "amd64"):
         if features.get("avx512f") and features.get("avx512vl") and features.get("avx512dq"):
@@ -58,15 +59,13 @@ def host() -> Target:
         isa, width, registers = "neon", 16, 32
     else:
         isa, width, registers = "scalar", 8, 16
-    flattened = features.flatten()
+    flattened = ",".join(f"{'+' if present else '-'}{name}" for name, present in features.items())
     if isa == "avx512":
         flattened += ",-prefer-256-bit"
-    from pierian.compiler.target.machine import cache_sizes
-
     l1, l2, l3 = cache_sizes()
     return Target(
-        triple=llvm.get_process_triple(),
-        cpu=llvm.get_host_cpu_name(),
+        triple=llvm.host_triple(),
+        cpu=llvm.host_cpu(),
         features=flattened,
         isa=isa,
         vector_bytes=width,

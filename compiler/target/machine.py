@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pierian.compiler.errors import ArgumentError
+
 _DEFAULT = (32 * 1024, 1024 * 1024, 8 * 1024 * 1024)
 _UNITS = {"K": 1024, "M": 1024 * 1024, "G": 1024 * 1024 * 1024}
 
@@ -22,6 +24,21 @@ def cache_sizes() -> tuple[int, int, int]:
         if kind != "Instruction" and level in found and text[-1:] in _UNITS:
             found[level] = int(text[:-1]) * _UNITS[text[-1]]
     return found[1], found[2], found[3]
+
+
+def default_threads() -> int:
+    """How many threads work uses where nobody says: `PIERIAN_NUM_THREADS`, `OMP_NUM_THREADS`, or the CPUs this process may use.
+
+    Raises:
+        ArgumentError: a variable that is not a positive number.
+    """
+    for name in ("PIERIAN_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "").split(",")[0].strip()
+        if text:
+            if not text.isdigit() or int(text) < 1:
+                raise ArgumentError(f"{name} must be a positive number", got=text)
+            return int(text)
+    return available_cpus()
 
 
 def available_cpus() -> int:

@@ -31,7 +31,7 @@ with tf.Session(graph, threads=2) as session:
     results = session.run([y, g], {x: data})
     again = session.run([y], {x: data[:7]})
 sys.stdout.buffer.write(b"".join(r.tobytes() for r in [*results, *again]))
-sys.stderr.write("llvmlite" if "llvmlite.binding" in sys.modules else "no compiler")
+sys.stderr.write("llvmlite" if "libllvmlite" in open("/proc/self/maps").read() else "no compiler")
 """
 
 

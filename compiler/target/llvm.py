@@ -1,0 +1,185 @@
+"""LLVM's assembler and code generator, called through the C functions of llvmlite's library.
+
+llvmlite's Python layer is left out: importing it takes longer than loading the library, and it holds one lock around every call, so
+that nothing would compile beside anything else. The functions used here need no lock. What they touch is reached from their
+arguments: a context, a module in it, a target machine; each call of `emit` has a context and a module of its own, and each `Emitter`
+belongs to one thread. LLVM's own parallel users (ORC's concurrent compiler, the ThinLTO back ends) rest on the same rule. What LLVM
+keeps for the whole process is set up once, under a lock (`_library`), or guarded by LLVM. These functions have had the same
+signatures in llvmlite since its first release for LLVM 14.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pierian.compiler.errors import LoweringError
+
+if TYPE_CHECKING:
+    from pierian.compiler.target.features import Target
+
+# Vectors are explicit, so no IR passes run; code generation at this level is enough.
+LEVEL = 2
+_LOCK = threading.Lock()
+_FILE = {"win32": "llvmlite.dll", "darwin": "libllvmlite.dylib"}.get(sys.platform, "libllvmlite.so")
+_POINTER, _TEXT, _WORD = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
+_OUT = ctypes.POINTER(_POINTER)  # takes a string that LLVMPY_DisposeString frees
+_NATIVE = ("NativeTarget", "NativeAsmPrinter", "NativeAsmParser")  # parser: the pool spins with an inline `pause`
+_ALL = ("AllTargetInfos", "AllTargets", "AllTargetMCs", "AllAsmPrinters")
+_SIGNATURES = {
+    "ContextCreate": (_POINTER, ()),
+    "ContextDispose": (None, (_POINTER,)),
+    "ParseAssembly": (_POINTER, (_POINTER, _TEXT, _OUT)),
+    "DisposeModule": (None, (_POINTER,)),
+    "GetTargetFromTriple": (_POINTER, (_TEXT, _OUT)),
+    # target, triple, processor, features, level, relocation model, code model, comments, for a JIT, name of the ABI
+    "CreateTargetMachine": (
+        _POINTER,
+        (_POINTER, _TEXT, _TEXT, _TEXT, ctypes.c_int, _TEXT, _TEXT, ctypes.c_int, ctypes.c_int, _TEXT),
+    ),
+    "DisposeTargetMachine": (None, (_POINTER,)),
+    "TargetMachineEmitToMemory": (_POINTER, (_POINTER, _POINTER, ctypes.c_int, _OUT)),
+    "GetBufferStart": (_POINTER, (_POINTER,)),
+    "GetBufferSize": (_WORD, (_POINTER,)),
+    "DisposeMemoryBuffer": (None, (_POINTER,)),
+    "DisposeString": (None, (_POINTER,)),
+    "GetHostCPUFeatures": (ctypes.c_int, (_OUT,)),
+    "GetHostCPUName": (None, (_OUT,)),
+    "GetProcessTriple": (None, (_OUT,)),
+    **{f"Initialize{name}": (None, ()) for name in (*_NATIVE, *_ALL)},
+}
+
+
+def preload() -> None:
+    """Load LLVM in the background: a process that is going to compile has other things to do meanwhile."""
+    threading.Thread(target=_library, name="pierian-llvm", daemon=True).start()
+
+
+class Emitter:
+    """LLVM's code generator for a target, for the use of one thread at a time.
+
+    Args:
+        target: the machine to compile for.
+        level: how much is done for fast code, 0 to 3.
+
+    Raises:
+        LoweringError: LLVM has no such target.
+    """
+
+    def __init__(self, target: Target, level: int = LEVEL) -> None:
+        self._library = _library()
+        self._machine = 0
+        found = self._find(target.triple)
+        self._machine = self._library.LLVMPY_CreateTargetMachine(
+            found, target.triple.encode(), target.cpu.encode(), target.features.encode(), level, b"pic", b"default",
+            0, 0, b"",
+        )  # fmt: skip
+
+    def _find(self, triple: str) -> int:
+        message = _POINTER()
+        found = self._library.LLVMPY_GetTargetFromTriple(triple.encode(), ctypes.byref(message))
+        if not found:
+            _taken(self._library, message)
+            _initialize_all(self._library)
+            found = self._library.LLVMPY_GetTargetFromTriple(triple.encode(), ctypes.byref(message))
+        if not found:
+            raise LoweringError("LLVM has no such target", got=triple, advice=_taken(self._library, message))
+        return int(found)
+
+    def emit(self, text: str, as_object: bool = True) -> bytes:
+        """The object file, or the assembly, of a module's text. Others may run while LLVM works.
+
+        Raises:
+            LoweringError: the text is no LLVM IR.
+        """
+        library = self._library
+        context = library.LLVMPY_ContextCreate()
+        message = _POINTER()
+        try:
+            module = library.LLVMPY_ParseAssembly(context, text.encode(), ctypes.byref(message))
+            if not module:
+                raise LoweringError(
+                    "emitted LLVM IR is malformed; this is a flaw of the compiler", got=_taken(library, message)
+                )
+            try:
+                buffer = library.LLVMPY_TargetMachineEmitToMemory(
+                    self._machine, module, int(as_object), ctypes.byref(message)
+                )
+            finally:
+                library.LLVMPY_DisposeModule(module)
+            if not buffer:
+                raise LoweringError("LLVM cannot generate code for this", got=_taken(library, message))
+            content = ctypes.string_at(library.LLVMPY_GetBufferStart(buffer), library.LLVMPY_GetBufferSize(buffer))
+            library.LLVMPY_DisposeMemoryBuffer(buffer)
+            return content
+        finally:
+            library.LLVMPY_ContextDispose(context)
+
+    def __del__(self) -> None:
+        if self._machine:
+            self._library.LLVMPY_DisposeTargetMachine(self._machine)
+
+
+def host_triple() -> str:
+    """The triple of this process."""
+    return _string("GetProcessTriple")
+
+
+def host_cpu() -> str:
+    """LLVM's name of this processor."""
+    return _string("GetHostCPUName")
+
+
+def host_features() -> dict[str, bool]:
+    """What this processor can do, by LLVM's names, in order."""
+    words = [word for word in _string("GetHostCPUFeatures").split(",") if word]
+    return {word[1:]: word[0] == "+" for word in sorted(words, key=lambda word: word[1:])}
+
+
+# --- the library ---------------------------------------------------------------------------------------------------
+
+
+def _library() -> ctypes.CDLL:
+    with _LOCK:  # lru_cache alone would let two threads load it at once
+        return _load()
+
+
+@functools.lru_cache(maxsize=1)
+def _load() -> ctypes.CDLL:
+    package = importlib.util.find_spec("llvmlite")
+    if package is None or not package.origin:
+        raise LoweringError("compiling needs llvmlite", advice="pip install llvmlite")
+    library = ctypes.CDLL(str(Path(package.origin).with_name("binding") / _FILE))
+    for name, (result, parameters) in _SIGNATURES.items():
+        function = getattr(library, f"LLVMPY_{name}")
+        function.restype, function.argtypes = result, parameters
+    for name in _NATIVE:
+        getattr(library, f"LLVMPY_Initialize{name}")()
+    return library
+
+
+def _initialize_all(library: ctypes.CDLL) -> None:
+    with _LOCK:
+        for name in _ALL:
+            getattr(library, f"LLVMPY_Initialize{name}")()
+
+
+def _string(name: str) -> str:
+    library, out = _library(), _POINTER()
+    getattr(library, f"LLVMPY_{name}")(ctypes.byref(out))
+    return _taken(library, out)
+
+
+def _taken(library: ctypes.CDLL, out: ctypes.c_void_p) -> str:
+    """A string of LLVM's, freed."""
+    if not out.value:
+        return ""
+    text = ctypes.string_at(out.value).decode()
+    library.LLVMPY_DisposeString(out)
+    out.value = None
+    return text
