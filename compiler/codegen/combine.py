@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pierian.compiler.codegen.scalars import emit_scalar, register_type
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, lanes_of, vector
-from pierian.compiler.dtype import DType, int64
+from pierian.compiler.dtype import DType, int32, int64
 from pierian.compiler.kernel.scalar import scalar
 
 # A running result: one value, or for argmax/argmin the extreme value and its position (int64).
@@ -81,8 +81,21 @@ def combine(writer: FunctionWriter, combiner: str, dtype: DType, x: State, y: St
     return [writer.select(take, b, a), writer.select(take, j, i)]
 
 
+def number_type(dtype: DType, fits: bool) -> str:
+    """The type of step numbers beside lanes of `dtype`: as narrow as the lanes where 32 bits can hold every step."""
+    return "i32" if fits and dtype.bits < 64 else "i64"
+
+
+def start(combiner: str, dtype: DType, lanes: int, number: str) -> State:
+    """The state before a walk whose lanes only go forward. For argmax/argmin it holds the number of the step at which a lane met
+    its extreme, not the position: narrow, and the same for all lanes. Step 0 needs no better element to count."""
+    if not combiner.startswith("arg"):
+        return identity(combiner, dtype, lanes)
+    return [identity(combiner, dtype, lanes)[0], constant(0, number, lanes)]
+
+
 def advance(writer: FunctionWriter, combiner: str, dtype: DType, state: State, value: State) -> State:
-    """`combine` where every position in `value` is behind those in `state` (one lane walking forward): cheaper."""
+    """A state of a walk and the next element of every lane; for argmax/argmin the element with the step's number."""
     if not combiner.startswith("arg"):
         return combine(writer, combiner, dtype, state, value)
     (a, i), (b, j) = state, value
@@ -90,16 +103,29 @@ def advance(writer: FunctionWriter, combiner: str, dtype: DType, state: State, v
     if dtype.is_float:
         # Not (b <= a) is true for a better b and for a NaN b; a NaN a keeps its place.
         better = writer.cmp("fcmp ugt" if greater else "fcmp ult", b, a)
-        settled = writer.cmp("fcmp ord", a, a)
-        better = writer.op("and", better, settled)
-        first = writer.cmp("icmp eq", i, constant((1 << 63) - 1, "i64", lanes_of(i.type)))
-        better = writer.op("or", better, first)
+        better = writer.op("and", writer.cmp("fcmp ord", a, a), better)
     else:
         sign = "u" if dtype.is_bool else "s"
         better = writer.cmp(f"icmp {sign}{'gt' if greater else 'lt'}", b, a)
-        first = writer.cmp("icmp eq", i, constant((1 << 63) - 1, "i64", lanes_of(i.type)))
-        better = writer.op("or", better, first)
     return [writer.select(better, b, a), writer.select(better, j, i)]
+
+
+def first_extreme(writer: FunctionWriter, combiner: str, dtype: DType, states: Sequence[State]) -> State:
+    """Walked states with positions (any integer type) as one scalar state: the extreme of all lanes, then the lowest position of
+    the lanes that have it. Lanes that met nothing lie behind all others, and hold what no element is worse than."""
+    values = [state[:1] for state in states]
+    extreme = across_lanes(writer, combiner[3:], dtype, merge(writer, combiner[3:], dtype, values))[0]
+    everywhere = writer.splat(extreme, lanes_of(values[0][0].type))
+    kind = int64 if element_of(states[0][1].type) == "i64" else int32
+    far = constant((1 << (kind.bits - 1)) - 1, kind.llvm, lanes_of(values[0][0].type))
+    found = []
+    for value, position in states:
+        hit = writer.cmp("fcmp oeq" if dtype.is_float else "icmp eq", value, everywhere)
+        if dtype.is_float:  # where a lane is NaN so is the extreme, and equals nothing
+            hit = writer.op("or", hit, writer.cmp("fcmp uno", value, value))
+        found.append([writer.select(hit, position, far)])
+    first = across_lanes(writer, "min", kind, merge(writer, "min", kind, found))[0]
+    return [extreme, writer.cast("sext", first, "i64")]
 
 
 def merge(writer: FunctionWriter, combiner: str, dtype: DType, states: Sequence[State]) -> State:

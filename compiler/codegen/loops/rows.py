@@ -12,7 +12,7 @@ from pierian.compiler.codegen.loops.plan import (
     GRAIN,
     Plan,
 )
-from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
+from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, i64, is_literal, like
 from pierian.compiler.dim import floordiv, maximum, product
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Statement, Store
@@ -104,9 +104,7 @@ class RowEmitter:
         reduces = [statement for statement in group if isinstance(statement, Reduce)]
         unroll = self._row_unroll(group)
         scope.hoist([s.value for s in group], [axis.name for s in group for axis in s.axes])
-        starts = [
-            part for _ in range(unroll) for r in reduces for part in combine.identity(r.combiner, r.value.dtype, lanes)
-        ]
+        starts = [part for _ in range(unroll) for r in reduces for part in self._start(r, lanes)]
         depth_last = len(group[0].axes) - 1
 
         def nest(depth: int, inside: Scope, carried: list[Value]) -> list[Value]:
@@ -120,16 +118,42 @@ class RowEmitter:
             return loop.results
 
         flat = iter(nest(0, scope, starts))
-        by_copy = [
-            [[next(flat) for _ in combine.state_types(r.combiner, r.value.dtype, lanes)] for r in reduces]
-            for _ in range(unroll)
-        ]
+        by_copy = [[[next(flat) for _ in self._start(r, lanes)] for r in reduces] for _ in range(unroll)]
         final = []
         for position, reduce in enumerate(reduces):
             dtype = reduce.value.dtype
-            merged = combine.merge(writer, reduce.combiner, dtype, [copy[position] for copy in by_copy])
-            final.append(combine.across_lanes(writer, reduce.combiner, dtype, merged))
+            states = [copy[position] for copy in by_copy]
+            if reduce.combiner.startswith("arg"):
+                states += [[next(flat), next(flat)]]
+                final.append(self._first_in_row(scope, reduce, states, span, unroll))
+            else:
+                merged = combine.merge(writer, reduce.combiner, dtype, states)
+                final.append(combine.across_lanes(writer, reduce.combiner, dtype, merged))
         return final
+
+    def _start(self, reduce: Reduce, lanes: int) -> State:
+        """The state of one vector before a row; steps are counted in vectors, so 32 bits hold their number."""
+        return combine.start(reduce.combiner, reduce.value.dtype, lanes, combine.number_type(reduce.value.dtype, True))
+
+    def _first_in_row(
+        self, scope: Scope, reduce: Reduce, states: list[State], span: tuple[Value, Value] | None, unroll: int
+    ) -> State:
+        """The extreme of a row and its position, from the states of the unrolled vectors and of those left over."""
+        writer, lanes = scope.writer, scope.frame.lanes
+        extent = reduce.axes[0].extent
+        low, high = span if span is not None else (i64(0), scope.dim(extent))
+        kind = "i32" if isinstance(extent, int) and extent < 1 << 31 else "i64"
+        begins = [(writer.add(low, i64(lanes * copy)), lanes * unroll) for copy in range(unroll)]
+        begins.append((_whole_end(writer, low, high, lanes * unroll), lanes))
+        placed = []
+        for (begin, stride), (value, number) in zip(begins, states, strict=True):
+            change = "trunc" if kind == "i32" else "sext"
+            first = writer.splat(begin if kind == "i64" else writer.cast(change, begin, kind), lanes)
+            same = element_of(number.type) == kind
+            steps = number if same else writer.cast(change, number, like(number.type, kind))
+            moved = writer.op("mul", steps, constant(stride, kind, lanes))
+            placed.append([value, writer.op("add", moved, writer.op("add", first, writer.iota(kind, lanes)))])
+        return combine.first_extreme(writer, reduce.combiner, reduce.value.dtype, placed)
 
     def _row_unroll(self, group: Sequence[Statement]) -> int:
         work = sum(cost(statement.value) for statement in group)
@@ -155,11 +179,7 @@ class RowEmitter:
         writer, lanes = scope.writer, scope.frame.lanes
         scope.hoist([s.value for s in group], [axis.name for axis in axes])
         width = lanes * unroll
-        count = writer.sub(high, low)
-        whole = writer.op("sub nsw", count, writer.op("srem", count, i64(width)))
-        if count.text.isdigit():
-            whole = i64(int(count.text) // width * width)
-        middle = writer.add(low, whole)
+        middle = _whole_end(writer, low, high, width)
         each = len(carried) // unroll
 
         def scope_at(index: Value) -> Scope:
@@ -169,19 +189,37 @@ class RowEmitter:
 
         with writer.loop(low, middle, width, carried) as loop:
             scopes = [scope_at(writer.add(loop.index, i64(lanes * k))) for k in range(unroll)]
-            loop.next = self._row_step(scopes, group, reduces, loop.carried)
+            step = writer.op("lshr", writer.sub(loop.index, low), i64(width.bit_length() - 1))
+            loop.next = self._row_step(scopes, group, reduces, loop.carried, step)
+        # What is left over goes into the first states; positions are counted anew, in states of their own.
+        positions = [r for r in reduces if r.combiner.startswith("arg")]
+        behind = [part for r in positions for part in self._start(r, lanes)]
         if middle.text == high.text:
-            return loop.results
-        rest = loop.results[each:]
-        with writer.loop(middle, high, lanes, loop.results[:each]) as tail:
+            return loop.results + behind
+        first, rest = loop.results[:each], loop.results[each:]
+        parts = iter(first)
+        pairs = [(r, [next(parts) for _ in self._start(r, lanes)]) for r in reduces]
+        entering = [p for r, state in pairs for p in (self._start(r, lanes) if r in positions else state)]
+        with writer.loop(middle, high, lanes, entering) as tail:
             inside = scope_at(tail.index)
             inside.mask = inside.tail_mask(tail.index, high) if lanes > 1 else None
-            tail.next = self._row_step([inside], group, reduces, tail.carried)
-        return tail.results + rest
+            step = writer.op("lshr", writer.sub(tail.index, middle), i64(lanes.bit_length() - 1))
+            tail.next = self._row_step([inside], group, reduces, tail.carried, step)
+        results = iter(tail.results)
+        ended = [(r, state, [next(results) for _ in state]) for r, state in pairs]
+        merged = [part for r, before, after in ended for part in (before if r in positions else after)]
+        behind = [part for r, _, after in ended if r in positions for part in after]
+        return merged + rest + behind
 
     def _row_step(
-        self, scopes: list[Scope], group: Sequence[Statement], reduces: Sequence[Reduce], carried: list[Value]
+        self,
+        scopes: list[Scope],
+        group: Sequence[Statement],
+        reduces: Sequence[Reduce],
+        carried: list[Value],
+        step: Value,
     ) -> list[Value]:
+        """The elements of one step into the states; `step` is its number."""
         for statement in group:
             for scope in scopes:
                 scope.vector(statement.value)
@@ -190,9 +228,8 @@ class RowEmitter:
         for scope in scopes:
             for reduce in reduces:
                 dtype = reduce.value.dtype
-                size = len(combine.state_types(reduce.combiner, dtype, 1))
-                state = [next(remaining) for _ in range(size)]
-                value = self._element(scope, reduce, vectorized=True)
+                state = [next(remaining) for _ in self._start(reduce, 1)]
+                value = self._element(scope, reduce, state, step)
                 advanced = combine.advance(scope.writer, reduce.combiner, dtype, state, value)
                 if scope.mask is not None:
                     advanced = [scope.writer.select(scope.mask, a, b) for a, b in zip(advanced, state, strict=True)]
@@ -203,20 +240,23 @@ class RowEmitter:
                     scope.store(statement.buffer, statement.indices, statement.value)
         return following
 
-    def _element(self, scope: Scope, reduce: Reduce, vectorized: bool) -> State:
-        """The state that one vector of elements stands for. Positions of argmax run along the reduced axis."""
+    def _element(self, scope: Scope, reduce: Reduce, state: State, step: Value) -> State:
+        """What one vector of elements adds to a state: itself, and for argmax/argmin the step's number."""
         value = scope.vector(reduce.value)
-        if not reduce.combiner.startswith("arg"):
+        if len(state) == 1:
             return [value]
-        lanes = scope.frame.lanes
-        position = scope.values[reduce.axes[0].name]
-        if lanes == 1:
-            return [value, position]
-        splat = scope.writer.splat(position, lanes)
-        if vectorized:
-            splat = scope.writer.op("add", splat, scope.writer.iota("i64", lanes))
-        return [value, splat]
+        kind = element_of(state[1].type)
+        narrow = step if kind == "i64" else scope.writer.cast("trunc", step, kind)
+        return [value, scope.writer.splat(narrow, scope.frame.lanes)]
 
     def _define(self, scope: Scope, reduce: Reduce, state: State) -> None:
         dtype = combine.result_dtype(reduce.combiner, reduce.value.dtype)
         scope.define(ir.reduced(reduce.name, dtype), combine.result(reduce.combiner, state))
+
+
+def _whole_end(writer: FunctionWriter, low: Value, high: Value, width: int) -> Value:
+    """Where the whole steps of `width` elements from `low` on end."""
+    count = writer.sub(high, low)
+    if is_literal(count):
+        return writer.add(low, i64(int(count.text) // width * width))
+    return writer.add(low, writer.op("sub nsw", count, writer.op("srem", count, i64(width))))

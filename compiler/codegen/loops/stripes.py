@@ -1,23 +1,28 @@
-"""Sums over long rows: a few rows at a time in stripes of columns that stay in the first cache."""
+"""Reductions over long rows: a few rows at a time in stripes of columns that stay in the first cache."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from pierian.compiler.codegen import combine
+from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Scope
 from pierian.compiler.codegen.loops.plan import (
+    NARROWEST,
     ROWS,
     STRIPE,
 )
 from pierian.compiler.codegen.loops.rows import RowEmitter
-from pierian.compiler.codegen.writer import Value, i64, vector
+from pierian.compiler.codegen.writer import Value, element_of, i64, like
 from pierian.compiler.kernel.nodes import Axis, Reduce
 from pierian.compiler.schedule.rows import groups
 
+# Elements of every type lie at multiples of this many bytes.
+_ALIGNMENT = 4
+
 
 class StripeEmitter(RowEmitter):
-    """Adds sums over long rows, read in stripes."""
+    """Adds reductions over long rows, read in stripes."""
 
     def _streams_rows(self) -> bool:
         """True for one pass over one inner axis whose rows are known to be long and many."""
@@ -28,11 +33,10 @@ class StripeEmitter(RowEmitter):
             len(first[0].axes) == 1
             and isinstance(extent, int)
             and isinstance(rows, int)
-            and extent >= STRIPE // 2
+            and extent >= NARROWEST * self.plan.lanes
             and rows >= 8 * ROWS
-            and all(
-                isinstance(s, Reduce) and not s.combiner.startswith("arg") and not s.value.dtype.is_bool for s in first
-            )
+            and rows < 1 << 31  # 32 bits number them
+            and all(isinstance(s, Reduce) and not s.value.dtype.is_bool for s in first)
             and not any(statement.axes for statement in rest)
         )
 
@@ -40,33 +44,45 @@ class StripeEmitter(RowEmitter):
         """Columns from low to high, a stripe at a time; the order of additions in a column is that of its rows."""
         writer = scope.writer
         reduces = [s for s in groups(self.kernel.body)[0] if isinstance(s, Reduce)]
-        cells = [writer.alloca(r.value.dtype.llvm, STRIPE + self.plan.lanes) for r in reduces]
+        cells = [
+            [writer.alloca(part.type, STRIPE + self.plan.lanes) for part in self._start(reduce, 1)]
+            for reduce in reduces
+        ]
         with writer.loop(low, high, STRIPE) as stripe:
             end = writer.minimum(writer.add(stripe.index, i64(STRIPE)), high)
             self._stripe(Scope(scope.frame, scope), axis, stripe.index, end, reduces, cells)
 
     def _stripe(
-        self, scope: Scope, axis: Axis, low: Value, high: Value, reduces: Sequence[Reduce], cells: Sequence[Value]
+        self, scope: Scope, axis: Axis, low: Value, high: Value, reduces: Sequence[Reduce], cells: Sequence[State]
     ) -> None:
         writer, lanes = scope.writer, self.plan.lanes
 
-        def columns(body: Callable[[Scope, list[Value]], None], parent: Scope) -> None:
-            """Over the stripe in vectors; `body` gets the place of each sum."""
+        starts = [self._start(reduce, lanes) for reduce in reduces]
+
+        def columns(body: Callable[[Scope, list[State]], None], parent: Scope) -> None:
+            """Over the stripe in vectors; `body` gets the places of each state."""
             whole = writer.add(low, writer.op("and", writer.sub(high, low), i64(-lanes)))
             for begin, end in ((low, whole), (whole, high)):
                 with writer.loop(begin, end, lanes) as loop:
                     column = Scope(parent.frame, parent, {axis.name: loop.index}, axis.name)
                     column.mask = column.tail_mask(loop.index, high) if end is high else None
                     at = writer.sub(loop.index, low)
-                    body(
-                        column,
-                        [writer.gep(cell, r.value.dtype.llvm, at) for cell, r in zip(cells, reduces, strict=True)],
-                    )
+                    places = [
+                        [writer.gep(cell, element_of(part.type), at) for cell, part in zip(state, first, strict=True)]
+                        for state, first in zip(cells, starts, strict=True)
+                    ]
+                    body(column, places)
 
-        def start(column: Scope, places: list[Value]) -> None:
-            for reduce, place in zip(reduces, places, strict=True):
-                (neutral,) = combine.identity(reduce.combiner, reduce.value.dtype, lanes)
-                writer.store(neutral, place, reduce.value.dtype.itemsize)
+        def read(places: State, kind: State) -> State:
+            return [writer.load(place, part.type, _ALIGNMENT) for place, part in zip(places, kind, strict=True)]
+
+        def write(places: State, state: State) -> None:
+            for place, part in zip(places, state, strict=True):
+                writer.store(part, place, _ALIGNMENT)
+
+        def start(column: Scope, places: list[State]) -> None:
+            for place, first in zip(places, starts, strict=True):
+                write(place, first)
 
         def some_rows(first: Value, count: int) -> None:
             numbers = [writer.add(first, i64(k)) for k in range(count)]
@@ -75,21 +91,22 @@ class StripeEmitter(RowEmitter):
             for row in rows:
                 row.hoist([reduce.value for reduce in reduces], [axis.name])
 
-            def add_rows(column: Scope, places: list[Value]) -> None:
-                for reduce, place in zip(reduces, places, strict=True):
-                    dtype = reduce.value.dtype
-                    state = [writer.load(place, vector(dtype.llvm, lanes), dtype.itemsize)]
-                    for row in rows:
+            def add_rows(column: Scope, places: list[State]) -> None:
+                for reduce, place, neutral in zip(reduces, places, starts, strict=True):
+                    state = read(place, neutral)
+                    for row, number in zip(rows, numbers, strict=True):
                         point = Scope(row.frame, row, {axis.name: column.values[axis.name]}, axis.name, column.mask)
-                        state = combine.advance(writer, reduce.combiner, dtype, state, [point.vector(reduce.value)])
-                    writer.store(state[0], place, dtype.itemsize)
+                        value = self._element(point, reduce, state, number)
+                        state = combine.advance(writer, reduce.combiner, reduce.value.dtype, state, value)
+                    write(place, state)
 
             columns(add_rows, scope)
 
-        def finish(column: Scope, places: list[Value]) -> None:
-            for reduce, place in zip(reduces, places, strict=True):
-                dtype = reduce.value.dtype
-                self._define(column, reduce, [writer.load(place, vector(dtype.llvm, lanes), dtype.itemsize)])
+        def finish(column: Scope, places: list[State]) -> None:
+            for reduce, place, neutral in zip(reduces, places, starts, strict=True):
+                state = read(place, neutral)
+                wide = [writer.cast("sext", part, like(part.type, "i64")) for part in state[1:]]
+                self._define(column, reduce, [state[0], *wide])
             for statement in self.kernel.body[len(reduces) :]:
                 if isinstance(statement, Reduce):
                     self._define(column, statement, self._reduce_one(column, statement))
@@ -97,10 +114,13 @@ class StripeEmitter(RowEmitter):
                     column.store(statement.buffer, statement.indices, statement.value)
 
         extent = scope.dim(reduces[0].axes[0].extent)
-        whole = writer.op("and", extent, i64(-ROWS))
+        # Rows that are one stripe lie one behind the other: one stream is faster than several.
+        width = axis.extent
+        together = 1 if isinstance(width, int) and width <= STRIPE else ROWS
+        whole = writer.op("and", extent, i64(-together))
         columns(start, scope)
-        with writer.loop(i64(0), whole, ROWS) as block:
-            some_rows(block.index, ROWS)
+        with writer.loop(i64(0), whole, together) as block:
+            some_rows(block.index, together)
         with writer.loop(whole, extent, 1) as single:
             some_rows(single.index, 1)
         columns(finish, scope)

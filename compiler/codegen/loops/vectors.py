@@ -14,7 +14,7 @@ from pierian.compiler.codegen.loops.plan import (
     UNROLLED,
 )
 from pierian.compiler.codegen.loops.stripes import StripeEmitter
-from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
+from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, like
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.kernel.nodes import Axis, Reduce, Store
 from pierian.compiler.schedule.rows import groups
@@ -41,7 +41,7 @@ class VectorEmitter(StripeEmitter):
         tasks: Dim = ceildiv(last.extent, grain) if not before else product([a.extent for a in before])
         per_task: Dim = 1
         if before:
-            per_task = floordiv(GRAIN, maximum(last.extent, 1)) + 1
+            per_task = floordiv(GRAIN, maximum(last.extent * inner, 1)) + 1
             tasks = floordiv(tasks + per_task - 1, per_task)
 
         def write(writer: FunctionWriter, frame: Frame) -> None:
@@ -128,15 +128,22 @@ class VectorEmitter(StripeEmitter):
         """Reductions walked point by point over their inner axes; `span` cuts the slowest of them."""
         writer = outer.writer
         lanes = self.plan.lanes
-        starts = [part for _ in scopes for r in reduces for part in combine.identity(r.combiner, r.value.dtype, lanes)]
-
         points = product([axis.extent for axis in reduces[0].axes])
+        # Steps are points along the one reduced axis; a block has few of them.
+        fits = span is not None or (isinstance(points, int) and points < 1 << 31)
+        base = span[0] if span is not None else i64(0)
+
+        def start(reduce: Reduce) -> State:
+            dtype = reduce.value.dtype
+            return combine.start(reduce.combiner, dtype, lanes, combine.number_type(dtype, fits))
+
+        starts = [part for _ in scopes for r in reduces for part in start(r)]
         unrolled = span is None and isinstance(points, int) and points * len(scopes) <= UNROLLED
 
         def nest(depth: int, inside: list[Scope], carried: list[Value]) -> list[Value]:
             axes = [reduce.axes[depth] for reduce in reduces] if depth < len(reduces[0].axes) else []
             if not axes:
-                return self._advance_all(inside, reduces, carried)
+                return self._advance_all(inside, reduces, carried, base)
             extent = axes[0].extent
             if unrolled and isinstance(extent, int):
                 for point in range(extent):
@@ -149,19 +156,24 @@ class VectorEmitter(StripeEmitter):
                 loop.next = nest(depth + 1, [Scope(s.frame, s, values) for s in inside], loop.carried)
             return loop.results
 
-        flat = iter(nest(0, scopes, starts))
-        return [
-            [[next(flat) for _ in combine.state_types(r.combiner, r.value.dtype, lanes)] for r in reduces]
-            for _ in scopes
-        ]
+        def placed(reduce: Reduce, state: State) -> State:
+            if not reduce.combiner.startswith("arg"):
+                return state
+            wide = writer.cast("sext", state[1], like(state[1].type, "i64"))
+            return [state[0], writer.op("add", wide, writer.splat(base, lanes))]
 
-    def _advance_all(self, scopes: list[Scope], reduces: Sequence[Reduce], carried: list[Value]) -> list[Value]:
+        flat = iter(nest(0, scopes, starts))
+        return [[placed(r, [next(flat) for _ in start(r)]) for r in reduces] for _ in scopes]
+
+    def _advance_all(
+        self, scopes: list[Scope], reduces: Sequence[Reduce], carried: list[Value], base: Value
+    ) -> list[Value]:
         following: list[Value] = []
         remaining = iter(carried)
         for scope in scopes:
             for reduce in reduces:
-                size = len(combine.state_types(reduce.combiner, reduce.value.dtype, 1))
-                state = [next(remaining) for _ in range(size)]
-                value = self._element(scope, reduce, vectorized=False)
+                state = [next(remaining) for _ in combine.state_types(reduce.combiner, reduce.value.dtype, 1)]
+                step = scope.writer.sub(scope.values[reduce.axes[0].name], base) if len(state) > 1 else base
+                value = self._element(scope, reduce, state, step)
                 following += combine.advance(scope.writer, reduce.combiner, reduce.value.dtype, state, value)
         return following
