@@ -111,8 +111,21 @@ class Tensor(Value):
         array = self._value()
         return array.astype(dtype) if dtype is not None and dtype != array.dtype else array.copy() if copy else array
 
-    def __dlpack__(self, **options: Any) -> Any:
-        return np.array(self._value()).__dlpack__(**options)
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """The value for another library, in place: `numpy.from_dlpack(t)`, `torch.from_dlpack(t)`. It is read-only; a library that
+        cannot be told so (DLPack before 1.0: `max_version` missing) gets a copy, as one does that asks for it."""
+        array = self._value()
+        versioned = max_version is not None and max_version[0] >= 1
+        if not versioned and copy is not False:
+            array = array.copy()
+        return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)

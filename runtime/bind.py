@@ -17,19 +17,18 @@ Array = np.ndarray[Any, Any]
 def as_array(given: Any, type_: TensorType, name: str) -> Array:
     """`given` as a dense array of the wanted element type; the same object where it already is one.
 
-    Conversions within a kind (float64 to float32) and from integers to floats are made; those that lose the kind
+    Arrays of other libraries are read where they lie (by `numpy()`, `__array__` or DLPack), read-only ones too: nothing is written
+    to an input. A copy is made of what has another element type, is not in C order or not aligned to its elements, and of lists
+    and scalars. Conversions within a kind (float64 to float32) and from integers to floats are made; those that lose the kind
     (float to integer) are refused.
 
     Raises:
-        FeedError: not an array, an element type that does not convert, or a shape that does not fit.
+        FeedError: not an array, on another device, an element type that does not convert, or a shape that does not fit.
     """
-    convert = getattr(given, "numpy", None)
-    if convert is not None and not isinstance(given, np.ndarray):
-        given = convert()
     wanted = type_.dtype.numpy
     try:
-        array = np.asarray(given)
-    except (ValueError, TypeError) as error:
+        array = _seen_by_numpy(given)
+    except (ValueError, TypeError, RuntimeError, BufferError) as error:
         raise FeedError(f"the value fed to {name!r} is not an array", got=repr(given)[:80], advice=str(error)) from None
     if array.dtype != wanted:
         weak = not hasattr(given, "dtype")
@@ -41,7 +40,21 @@ def as_array(given: Any, type_: TensorType, name: str) -> Array:
             )  # fmt: skip
         array = array.astype(wanted)
     check_shape(array, type_, name)
-    return np.ascontiguousarray(array).reshape(array.shape)
+    dense = np.require(array, requirements=("C", "ALIGNED"))
+    # Native code knows an element type by its object; equal ones may be others.
+    return dense if dense.dtype is wanted else dense.view(wanted)
+
+
+def _seen_by_numpy(given: Any) -> Array:
+    """An array over the memory of an array of any library; a new one of anything else."""
+    if isinstance(given, np.ndarray):
+        return np.asarray(given)
+    convert = getattr(given, "numpy", None)
+    if convert is not None:
+        return np.asarray(convert())
+    if hasattr(given, "__dlpack__") and not hasattr(given, "__array__"):
+        return np.from_dlpack(given)
+    return np.asarray(given)
 
 
 def check_shape(array: Array, type_: TensorType, name: str) -> None:

@@ -11,8 +11,8 @@ import functools
 import itertools
 import math
 import operator
-import os
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
@@ -25,19 +25,22 @@ from pierian.runtime.bind import solve_sizes
 from pierian.runtime.cache import Stored
 from pierian.runtime.compilation import pool_code
 from pierian.runtime.loader import Code, load
-from pierian.runtime.threads import pool_address, thread_count
+from pierian.runtime.threads import pool_address, tell_when_gone, thread_count
 
 if TYPE_CHECKING:
     from pierian.compiler.codegen.module import Image
 
 Array = np.ndarray[Any, Any]
 Commit = Union[Callable[[], Any], None]
+_Block = tuple[Array, int]  # memory, and where in it a multiple of the alignment is
 Run = Callable[..., Union[list[Array], None]]
 ALIGNMENT = 64
 # Results from this many bytes on lie in memory that is used again.
 LARGE = 128 * 1024
-# Blocks of one size kept for this.
-KEPT = 8
+# Blocks of one size kept for this, and how many sizes.
+KEPT, KEPT_SIZES = 8, 256
+# Without a global interpreter lock a count of references says nothing.
+COUNTS_REFERENCES = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 @functools.lru_cache(maxsize=1)
@@ -68,7 +71,6 @@ class Executable:
         self.image = image
         self.program = program
         self.threads = thread_count(threads)
-        self._process = os.getpid()
         self._code = load(image.objects, image.linked)
         name = image.name
         kind = ctypes.PYFUNCTYPE if image.light else ctypes.CFUNCTYPE
@@ -77,6 +79,7 @@ class Executable:
         self._workspace_size = ctypes.PYFUNCTYPE(ctypes.c_int64, word, word)(self._code.address(f"{name}_workspace"))
         self._bind = ctypes.PYFUNCTYPE(ctypes.c_int, word, word, word, word)(self._code.address(f"{name}_bind"))
         self._call = kind(ctypes.c_int, word, word, word)(self._code.address(f"{name}_call"))
+        self._width = ctypes.PYFUNCTYPE(ctypes.c_int64, word)(self._code.address(f"{name}_width"))
         self._input_types = [_type(program, buffer) for buffer in program.inputs]
         self._output_types = [_type(program, buffer) for buffer in program.outputs]
         self._results: list[tuple[Any, Any]] = [(type_.shape, type_.dtype.numpy) for type_ in self._output_types]
@@ -88,7 +91,8 @@ class Executable:
         self._memory = ResultMemory()
         self._made = self._results[: len(self._results) - given]
         self._makers = [_maker(self._memory, shape, dtype) for shape, dtype in self._made]
-        self._pool = -1
+        self._pool = 0  # none until sizes come of which several threads have something
+        tell_when_gone(self)
         self.run: Run = self._choose()
 
     def sizes(self) -> dict[str, int]:
@@ -162,6 +166,7 @@ class Executable:
             slot.sized_for = None  # an interrupt on the way leaves a slot that is sized anew
             slot.shapes = self._shapes(dims)
             slot.reserve(self._workspace_size(slot.dims_address, self.threads))
+            self._use_pool(slot)
             slot.sized_for = dims
         results = [self._memory.array(shape, dtype) for shape, (_, dtype) in zip(slot.shapes, self._made, strict=False)]
         results += targets
@@ -188,10 +193,6 @@ class Executable:
 
     def _take_slot(self) -> _Slot:
         """A workspace of this call's own: from those of calls that are done, or a new one."""
-        if self._pool < 0 or self._process != os.getpid():
-            self._process = os.getpid()
-            self._pool = pool_address(self.threads) if not self.image.light else 0
-            self._slots.clear()
         try:
             return self._slots.pop()
         except IndexError:
@@ -200,9 +201,20 @@ class Executable:
         if not self.program.dims:
             slot.shapes = [tuple(int(str(d)) for d in type_.shape) for type_ in self._output_types]
             slot.reserve(self._workspace_size(slot.dims_address, self.threads))
+            self._use_pool(slot)
             slot.sized_for = tuple(slot.dims)
         slot.set_frame(self._pool, self._constant_address, ctypes.addressof(self._table))
         return slot
+
+    def _use_pool(self, slot: _Slot) -> None:
+        """Have a pool where the work for the slot's sizes can be shared."""
+        if not self._pool and self.threads > 1 and self._width(slot.dims_address) > 1:
+            self._pool = pool_address(self.threads)
+
+    def forget_threads(self) -> None:
+        """The pool's threads do not exist any more."""
+        self._pool = 0
+        self._slots.clear()
 
 
 def _at_once(first: Callable[[], Any], succeeded: Callable[[Any], bool], then: Callable[[], Any]) -> bool:
@@ -222,27 +234,45 @@ def _maker(memory: ResultMemory, shape: Any, dtype: Any) -> Callable[[], Array]:
 
 
 class ResultMemory:
-    """Arrays for results. The memory of large ones is used again once nobody holds a result in it any more: fresh pages
-    from the system cost more than computing them."""
+    """Arrays for results. The memory of large ones is used again once nobody holds a result in it any more: fresh pages from the
+    system cost more than the work: 40 MB take 4.3 ms at first touch and 2.8 ms to write anew."""
 
     def __init__(self) -> None:
-        self._blocks: dict[int, list[Array]] = {}
+        self._blocks: dict[int, deque[_Block]] = {}
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """A new array, not initialized."""
         size = math.prod(shape) * dtype.itemsize
         if size < LARGE:
             return np.empty(shape, dtype)
-        blocks = self._blocks.setdefault(size, [])
-        for position in range(len(blocks)):
-            # The list and the argument of getrefcount hold a block nobody uses; a result in it is one more.
-            if sys.getrefcount(blocks[position]) == 2:
-                return blocks[position].view(dtype).reshape(shape)
-        block = np.empty(size, np.uint8)
+        blocks = self._blocks.get(size)
+        if blocks is None:
+            blocks = self._blocks.setdefault(size, deque(maxlen=KEPT))
+            if len(self._blocks) > KEPT_SIZES:
+                self._blocks.pop(next(iter(self._blocks)), None)
+        block = self._free(blocks)
+        if block is None:
+            memory = np.empty(size + ALIGNMENT, np.uint8)
+            block = memory, -memory.ctypes.data % ALIGNMENT
+        memory, start = block
+        result = memory[start : start + size].view(dtype).reshape(shape)
         blocks.append(block)
-        if len(blocks) > KEPT:
-            del blocks[0]
-        return block.view(dtype).reshape(shape)
+        return result
+
+    def _free(self, blocks: deque[_Block]) -> _Block | None:
+        """A block that no result lies in, taken out, so that no other thread finds it."""
+        if not COUNTS_REFERENCES:
+            return None
+        for _ in range(len(blocks)):
+            try:
+                block = blocks.popleft()
+            except IndexError:
+                return None
+            # The pair and the argument of getrefcount hold it; a result in it is one more.
+            if sys.getrefcount(block[0]) == 2:
+                return block
+            blocks.append(block)
+        return None
 
 
 class _Slot:

@@ -54,17 +54,28 @@ class Session:
         self.threads = threads
         self._options = options
         self._store = VariableStore(graph)
-        self._calls: dict[tuple[Any, ...], PreparedCall] = {}
+        self._compiled: dict[tuple[Any, ...], Runnable | Compiled] = {}
+        self._calls: dict[tuple[Any, ...], PreparedCall] = {}  # for each number of threads
         self._compiling = threading.Lock()
         self._closed = False
 
-    def run(self, fetches: Any, feed_dict: Mapping[Any, Any] | None = None, profile: Profile | None = None) -> Any:
+    def run(
+        self,
+        fetches: Any,
+        feed_dict: Mapping[Any, Any] | None = None,
+        profile: Profile | None = None,
+        threads: int | None = None,
+    ) -> Any:
         """Compute `fetches`, a tensor, name or variable, or nested lists, tuples and dicts of them.
 
         Args:
             fetches: what to compute; the result has the same structure.
             feed_dict: arrays by tensor or name; any tensor of the graph may be fed, not only placeholders.
             profile: takes the time of every kernel of this run (see `pierian.runtime.profile`).
+            threads: how many threads this run may use; default the session's.
+
+        Arrays are read where they lie if they are NumPy arrays, or of any library that speaks DLPack, of the wanted element type, in
+        C order, aligned, in the CPU's memory; everything else is copied first. Results are NumPy arrays of the caller's own.
 
         Raises:
             FeedError: a fetch or feed that is not in the graph, does not fit, or is missing. Nothing has changed.
@@ -77,18 +88,20 @@ class Session:
             special.run_in_session(self)
         if not values and not effects:
             return rebuild([])
-        call = self._call(tuple(feeds), tuple(values), tuple(effects), profile is not None)
+        call = self._call(tuple(feeds), tuple(values), tuple(effects), profile is not None, threads)
         if profile is not None:
             return rebuild(profile.measure(call, tuple(feeds.values())))
         return rebuild(call(tuple(feeds.values())))
 
-    def make_callable(self, fetches: Any, feed_list: Sequence[Any] = ()) -> Callable[..., Any]:
-        """A function of the feeds, in the order of `feed_list`, that gives what `run` would; the fastest way to
-        run the same thing many times. The graph is compiled here."""
+    def make_callable(
+        self, fetches: Any, feed_list: Sequence[Any] = (), threads: int | None = None
+    ) -> Callable[..., Any]:
+        """A function of the feeds, in the order of `feed_list`, that gives what `run` would; the fastest way to run the same thing
+        many times. The graph is compiled here. Its calls may use `threads` threads, by default the session's."""
         self._check_open()
         values, effects, rebuild = flatten(self.graph, fetches)
         feeds = tuple(resolve(self.graph, item) for item in feed_list)
-        call = self._call(feeds, tuple(values), tuple(effects))
+        call = self._call(feeds, tuple(values), tuple(effects), threads=threads)
         return _prepared_function(call, rebuild, isinstance(fetches, Value), self._check_open)
 
     def compiled(self, fetches: Any, feeds: Sequence[Any] = ()) -> Any:
@@ -150,6 +163,7 @@ class Session:
         """Free compiled code and variables; the session cannot run any more."""
         self._closed = True
         self._calls.clear()
+        self._compiled.clear()
 
     def __enter__(self) -> Session:
         self._check_open()
@@ -163,16 +177,23 @@ class Session:
             raise ExecutionError("this Session is closed")
 
     def _call(
-        self, feeds: tuple[Value, ...], fetches: tuple[Value, ...], effects: tuple[Value, ...], measured: bool = False
+        self,
+        feeds: tuple[Value, ...],
+        fetches: tuple[Value, ...],
+        effects: tuple[Value, ...],
+        measured: bool = False,
+        threads: int | None = None,
     ) -> PreparedCall:
         key = (feeds, fetches, effects, measured)
-        found = self._calls.get(key)
+        threads = self.threads if threads is None else threads
+        found = self._calls.get((key, threads))
         if found is None:
             with self._compiling:
-                found = self._calls.get(key)
+                found = self._calls.get((key, threads))
                 if found is None:
-                    compiled = self._compile(feeds, fetches, effects, measured)
-                    found = self._calls[key] = PreparedCall(compiled, self._store, self.threads)
+                    if key not in self._compiled:
+                        self._compiled[key] = self._compile(*key)
+                    found = self._calls[key, threads] = PreparedCall(self._compiled[key], self._store, threads)
         return found
 
     def _compile(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import weakref
+from typing import Protocol
 
 from pierian.compiler.errors import ArgumentError
 from pierian.compiler.target.machine import default_threads
 
 _LOCK = threading.Lock()
 _POOLS: dict[int, int] = {}  # threads -> address
+_USERS: weakref.WeakSet[UsesThreads] = weakref.WeakSet()
 
 
 def thread_count(requested: int | None = None) -> int:
@@ -47,10 +50,12 @@ def _create(threads: int) -> int:
 
 
 def close_pools() -> None:
-    """End all workers. Sessions that are used again make new pools."""
+    """End all workers, while nothing runs. Sessions that are used again make new pools."""
     from pierian.runtime.executable import pool_functions
 
     with _LOCK:
+        for user in list(_USERS):
+            user.forget_threads()
         if _POOLS:
             _, destroy = pool_functions()
             for address in _POOLS.values():
@@ -58,11 +63,26 @@ def close_pools() -> None:
             _POOLS.clear()
 
 
+class UsesThreads(Protocol):
+    """Something that knows the address of a pool."""
+
+    def forget_threads(self) -> None:
+        """Called where the pool's threads do not exist any more: in a child process, and when pools are closed."""
+        ...
+
+
+def tell_when_gone(user: UsesThreads) -> None:
+    """Have `forget_threads` called in time while the object lives."""
+    _USERS.add(user)
+
+
 def _after_fork() -> None:
     """Workers do not exist in a child process; their memory is left alone."""
     global _LOCK
     _LOCK = threading.Lock()
     _POOLS.clear()
+    for user in list(_USERS):
+        user.forget_threads()
 
 
 if hasattr(os, "register_at_fork"):

@@ -3,6 +3,7 @@
     i32 NAME_bind(ptr arguments, ptr table, ptr dims, ptr inputs)     1 where every array fits, else 0
     void NAME_place(ptr results, ptr outputs)                          addresses of a list's arrays
     i32 NAME_call(ptr arguments, ptr results, ptr frame)               bind, place and run for programs of fixed sizes
+    i64 NAME_width(ptr dims)                                           how many threads could work at once at most
 
 `arguments` is a Python tuple of arrays, `results` a Python list of arrays. `table` holds the address of the ndarray type and,
 input by input, of the dtype object an array must have. The layout of these objects is CPython's and NumPy's public binary
@@ -13,24 +14,50 @@ interface on 64-bit machines; `pierian.runtime.executable` checks it once per pr
 
 from __future__ import annotations
 
-from pierian.compiler.codegen.abi import emit_dim
+from collections.abc import Mapping
+
+from pierian.compiler.codegen.abi import KernelCode, emit_dim
+from pierian.compiler.codegen.entry import read_dims
 from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, i32, i64
-from pierian.compiler.dim import Dim, symbols
-from pierian.compiler.kernel.program import Program
+from pierian.compiler.dim import Dim, substitute, symbols
+from pierian.compiler.kernel.nodes import Kernel
+from pierian.compiler.kernel.program import Program, launches
 
 OBJECT_TYPE = 8
 TUPLE_SIZE, TUPLE_ITEMS = 16, 24
 LIST_ITEMS = 24  # a pointer to the items
 ARRAY_DATA, ARRAY_RANK, ARRAY_SHAPE, ARRAY_DTYPE, ARRAY_FLAGS = 16, 24, 32, 56, 64
 CONTIGUOUS_AND_ALIGNED = 0x101
+_UNKNOWN_WIDTH = 1 << 30
 FRAME = ("pool", "constants", "table", "dims", "inputs", "outputs", "workspace")
 
 
-def emit_binding(program: Program, name: str) -> str:
-    """The text of the three functions."""
-    bind = _bind(program, name)
-    declarations = set(bind.declarations)
-    return "\n".join([bind.finish(), _place(program, name), _call(name), *sorted(declarations), ""])
+def emit_binding(program: Program, name: str, codes: Mapping[Kernel, KernelCode]) -> str:
+    """The text of the four functions."""
+    bind, width = _bind(program, name), _width(program, name, codes)
+    declarations = bind.declarations | width.declarations
+    return "\n".join([bind.finish(), width.finish(), _place(program, name), _call(name), *sorted(declarations), ""])
+
+
+def _width(program: Program, name: str, codes: Mapping[Kernel, KernelCode]) -> FunctionWriter:
+    """The largest number of tasks of any phase. A program without a phase of two tasks needs no pool for these sizes."""
+    f = FunctionWriter(f"{name}_width", "i64", [("dims", "ptr")], "")
+    values = read_dims(f, program.dims, f.arg("dims"))
+    widths: dict[Dim, None] = {1: None}
+    for launch in launches(program.steps):
+        actual = dict(zip(launch.kernel.dims, launch.dims, strict=True))
+        for phase in codes[launch.kernel].phases:
+            if not phase.serial:
+                widths[substitute(phase.tasks, actual)] = None
+    if any(not symbols(width) <= values.keys() for width in widths):  # the counter of a loop is in it
+        f.ret(i64(_UNKNOWN_WIDTH))
+        return f
+    largest = i64(max(width for width in widths if isinstance(width, int)))
+    for width in widths:
+        if not isinstance(width, int):
+            largest = f.intrinsic("llvm.smax", largest, emit_dim(f, width, values))
+    f.ret(largest)
+    return f
 
 
 def _bind(program: Program, name: str) -> FunctionWriter:

@@ -85,7 +85,7 @@ def _write(
     kernels = emit_kernels(program, target, name, modules.kernel)
     codes = {kernel: code for kernel, (_, code) in kernels.items()}
     entry = emit_entry(program, name, codes, linkage, profile)
-    modules.entry(entry + extra + (emit_binding(program, name) if binding else ""), codes.values())
+    modules.entry(entry + extra + (emit_binding(program, name, codes) if binding else ""), codes.values())
     return kernels
 
 

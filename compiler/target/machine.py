@@ -42,18 +42,58 @@ def default_threads() -> int:
 
 
 def available_cpus() -> int:
-    """How many CPUs this process may use: its affinity mask, cut by the control group's quota."""
+    """How many CPUs this process may use: its affinity mask, cut by the quota of its control groups."""
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:
         count = os.cpu_count() or 1
-    quota = _cgroup_quota()
+    quota = cgroup_quota()
     return max(1, min(count, quota) if quota else count)
 
 
-def _cgroup_quota() -> int | None:
+def cgroup_quota(root: Path = Path("/")) -> int | None:
+    """Whole CPUs that the control groups allow: the smallest quota of this process's group and those around it; None without one.
+
+    Args:
+        root: where `proc` and `sys` are.
+    """
     try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if limit == "max" else max(1, int(limit) // int(period))
-    except (OSError, ValueError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
         return None
+    found: list[int] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        names = controllers.split(",")
+        if not controllers:
+            top, read = root / "sys/fs/cgroup", _quota
+        elif "cpu" in names:
+            top, read = next((m for m in _mounts(root, controllers) if m.is_dir()), root), _quota_of_version_1
+        else:
+            continue
+        # In a container the path may be that of the host, which is not there; the container's own group is the top one.
+        group = top / path.strip("/")
+        for place in (group, *group.parents):
+            if place.is_relative_to(top):
+                found += read(place)
+    return max(1, min(found)) if found else None
+
+
+def _mounts(root: Path, controllers: str) -> list[Path]:
+    return [root / "sys/fs/cgroup" / name for name in (controllers, "cpu", "cpu,cpuacct")]
+
+
+def _quota(group: Path) -> list[int]:
+    try:
+        limit, period = (group / "cpu.max").read_text().split()
+        return [] if limit == "max" else [int(limit) // int(period)]
+    except (OSError, ValueError, ZeroDivisionError):
+        return []
+
+
+def _quota_of_version_1(group: Path) -> list[int]:
+    try:
+        limit = int((group / "cpu.cfs_quota_us").read_text())
+        return [] if limit <= 0 else [limit // int((group / "cpu.cfs_period_us").read_text())]
+    except (OSError, ValueError, ZeroDivisionError):
+        return []

@@ -27,7 +27,7 @@ with graph.as_default():
     y = tf.softmax(tf.matmul(x, w) + tf.constant(np.arange(50, dtype=np.float32)))
     g = tf.gradients(tf.reduce_sum(y * y), [w])[0]
 with tf.Session(graph, threads=2) as session:
-    data = np.random.default_rng(0).standard_normal((40, 33)).astype(np.float32)
+    data = np.random.default_rng(0).standard_normal((4000, 33)).astype(np.float32)
     results = session.run([y, g], {x: data})
     again = session.run([y], {x: data[:7]})
 sys.stdout.buffer.write(b"".join(r.tobytes() for r in [*results, *again]))
