@@ -1,11 +1,16 @@
-"""One Adam step of a two-parameter linear regression on 25 points, Python call included."""
+"""One Adam step (learning rate 0.5) of a two-parameter linear regression on 25 points, Python call included. const: data in the
+program; feed: data handed over each step."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from frameworks import threads
+from peers import jax as jax_peer
+from peers import numpy as numpy_peer
+from peers import tensorflow as tf_peer
+from peers import threads
+from peers import torch as torch_peer
 
 from workloads import Case, Run
 
@@ -60,40 +65,115 @@ def _numpy(data: dict[str, Any]) -> Run:
     return step
 
 
-def _jax(data: dict[str, Any]) -> Run:
-    import jax
-    import jax.numpy as jnp
+def _numba(data: dict[str, Any]) -> Run:
+    def step(x: Any, y: Any, p: Any, m: Any, v: Any, powers: Any) -> Any:
+        loss, d0, d1 = np.float32(0), np.float32(0), np.float32(0)
+        for i in range(len(x)):
+            error = p[0] + p[1] * x[i] - y[i]
+            loss += error * error
+            d0 += error
+            d1 += error * x[i]
+        powers[0] *= np.float32(BETA1)
+        powers[1] *= np.float32(BETA2)
+        rate = np.float32(RATE) * np.sqrt(np.float32(1) - powers[1]) / (np.float32(1) - powers[0])
+        for k, total in enumerate((d0, d1)):
+            g = total * np.float32(2 / 2500)
+            m[k] += (g - m[k]) * np.float32(1 - BETA1)
+            v[k] += (g * g - v[k]) * np.float32(1 - BETA2)
+            p[k] -= rate * m[k] / (np.sqrt(v[k]) + np.float32(EPSILON))
+        return loss * np.float32(1 / 2500)
 
-    x, y = jnp.asarray(data["x"]), jnp.asarray(data["y"])
-
-    @jax.jit
-    def step(state: Any) -> Any:
-        p, m, v, t = state
-
-        def loss_of(p: Any) -> Any:
-            return jnp.mean((p[0] + p[1] * x - y) ** 2) / 100
-
-        loss, g = jax.value_and_grad(loss_of)(p)
-        t = t + 1
-        m = BETA1 * m + (1 - BETA1) * g
-        v = BETA2 * v + (1 - BETA2) * g * g
-        rate = RATE * jnp.sqrt(1 - BETA2**t) / (1 - BETA1**t)
-        return loss, (p - rate * m / (jnp.sqrt(v) + EPSILON), m, v, t)
-
-    state = [(jnp.array([1.0, 10.0]), jnp.zeros(2), jnp.zeros(2), jnp.float32(0))]
-
-    def run() -> Any:
-        loss, state[0] = step(state[0])
-        return jax.block_until_ready(loss)
-
-    return run
+    zeros = {name: np.zeros(2, np.float32) for name in ("m", "v")}
+    state = {"p": np.array([1.0, 10.0], np.float32), **zeros, "powers": np.ones(2, np.float32)}
+    return numpy_peer.compiled(step, {**data, **state}, parallel=False)
 
 
-def _first_loss(x: Any, y: Any) -> Any:
-    return np.mean((1.0 + 10.0 * x.astype(np.float64) - y) ** 2) / 100
+def _loss(p: Any, x: Any, y: Any) -> Any:
+    return ((p[0] + p[1] * x - y) ** 2).mean() / 100
 
 
-CASES = {
-    "const": Case(inputs, {"pierian": lambda d: _pierian(d, False), "numpy": _numpy, "jax": _jax}, _first_loss, 1e-5),
-    "feed": Case(inputs, {"pierian": lambda d: _pierian(d, True), "numpy": _numpy, "jax": _jax}, _first_loss, 1e-5),
-}
+def _jax(data: dict[str, Any], fed: bool) -> Run:
+    step, state = jax_peer.adam(_loss, np.array([1.0, 10.0], np.float32), RATE)
+    if fed:
+        return jax_peer.training(step, state, list(data.values()))
+    arrays = [jax_peer.setup().numpy.asarray(one) for one in data.values()]
+    return jax_peer.training(lambda state: step(state, *arrays), state)
+
+
+def _torch(data: dict[str, Any], fed: bool) -> Run:
+    """The whole step as one function; autograd and an optimizer object cost several times as much at this size."""
+    torch = torch_peer.setup()
+    given = list(data.values())
+    tensors = [torch.from_numpy(one) for one in given]
+
+    def step(p: Any, m: Any, v: Any, powers: Any, x: Any, y: Any) -> Any:
+        g, loss = torch.func.grad_and_value(_loss)(p, x, y)
+        m.lerp_(g, 1 - BETA1)
+        v.lerp_(g * g, 1 - BETA2)
+        powers.mul_(betas)
+        p.sub_(RATE * torch.sqrt(1 - powers[1]) / (1 - powers[0]) * m / (torch.sqrt(v) + EPSILON))
+        return loss
+
+    betas = torch.tensor([BETA1, BETA2])
+    state = [torch.tensor([1.0, 10.0]), torch.zeros(2), torch.zeros(2), torch.ones(2)]
+    call = torch.compile(step)
+    if fed:
+        return lambda: call(*state, *(torch.from_numpy(one) for one in given))
+    return lambda: call(*state, *tensors)
+
+
+def _tensorflow(data: dict[str, Any], fed: bool, xla: bool) -> Run:
+    start = {"p": np.array([1.0, 10.0], np.float32)}
+
+    def loss_of(tf: Any, v: Any, x: Any, y: Any) -> Any:
+        return tf.reduce_mean((v["p"][0] + v["p"][1] * x - y) ** 2) / 100
+
+    arrays = list(data.values())
+    if fed:
+        return tf_peer.training(loss_of, start, arrays, tf_peer.adam(RATE), 2, xla, fed=True)
+    return tf_peer.training(lambda tf, v: loss_of(tf, v, *arrays), start, [], tf_peer.adam(RATE), 2, xla)
+
+
+def _tf1(data: dict[str, Any], fed: bool) -> Run:
+    def build(tf: Any, given: dict[str, Any]) -> Any:
+        b, w = tf.Variable([1.0]), tf.Variable([10.0])
+        x, y = (given or data)["x"], (given or data)["y"]
+        loss = tf.reduce_mean(tf.square(b + w * x - y)) / 100
+        return loss, [tf.train.AdamOptimizer(RATE, epsilon=EPSILON).minimize(loss)]
+
+    return tf_peer.session(build, data if fed else {})
+
+
+def reference(x: Any, y: Any) -> list[Any]:
+    """The losses of the first three steps."""
+    p = np.array([1, 10], x.dtype)
+    optimizer = numpy_peer.Adam([p], RATE)
+    losses = []
+    for _ in range(3):
+        error = p[0] + p[1] * x - y
+        losses.append((error * error).mean() / 100)
+        optimizer.apply([np.array([error.mean(), (error * x).mean()]) * x.dtype.type(2 / 100)])
+    return losses
+
+
+def _case(fed: bool) -> Case:
+    return Case(
+        inputs,
+        {
+            "pierian": lambda d: _pierian(d, fed),
+            "numpy": _numpy,
+            "torch_compile": lambda d: _torch(d, fed),
+            "jax": lambda d: _jax(d, fed),
+            "numba": _numba,
+            "tf_function": lambda d: _tensorflow(d, fed, False),
+            "tf_xla": lambda d: _tensorflow(d, fed, True),
+            "tf1": lambda d: _tf1(d, fed),
+        },
+        reference,
+        1e-5,
+        floor=("numba",),
+        calls=3,
+    )
+
+
+CASES = {"const": _case(False), "feed": _case(True)}

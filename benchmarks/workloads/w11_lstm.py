@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from frameworks import jax_function, threads
+from peers import jax as jax_peer
+from peers import onnx as onnx_peer
+from peers import tensorflow as tf_peer
+from peers import threads
+from peers import torch as torch_peer
 
 from workloads import Case, Run
 
@@ -49,9 +53,7 @@ def _pierian(data: dict[str, Any], gradient: bool) -> Run:
 
 
 def _torch(data: dict[str, Any], gradient: bool) -> Run:
-    import torch
-
-    torch.set_num_threads(threads())
+    torch = torch_peer.setup(gradients=gradient)
     layer = torch.nn.LSTM(WIDTH, WIDTH)
     with torch.no_grad():
         layer.weight_ih_l0.copy_(torch.from_numpy(data["wx"].T))
@@ -60,16 +62,12 @@ def _torch(data: dict[str, Any], gradient: bool) -> Run:
         layer.bias_hh_l0.zero_()
     x = torch.from_numpy(data["x"])
 
-    def forward() -> Any:
-        with torch.no_grad():
-            return layer(x)[0]
-
     def both() -> Any:
         layer.zero_grad(set_to_none=True)
         layer(x)[0].sum().backward()
         return [layer.weight_ih_l0.grad.T, layer.weight_hh_l0.grad.T, layer.bias_ih_l0.grad]
 
-    return both if gradient else forward
+    return both if gradient else lambda: layer(x)[0]
 
 
 def _jax(data: dict[str, Any], gradient: bool) -> Run:
@@ -91,17 +89,54 @@ def _jax(data: dict[str, Any], gradient: bool) -> Run:
 
         return jax.grad(lambda *w: forward(jnp, x, *w).sum(), (0, 1, 2))(wx, wh, b)
 
-    return jax_function(both if gradient else forward, data)
+    return jax_peer.function(both if gradient else forward, data)
+
+
+def _tf_forward(tf: Any, x: Any, wx: Any, wh: Any, b: Any) -> Any:
+    gates_of_x = tf.tensordot(x, wx, 1) + b
+
+    def step(t: Any, h: Any, c: Any, hs: Any) -> Any:
+        i, f, g, o = tf.split(gates_of_x[t] + tf.matmul(h, wh), 4, axis=-1)
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+        h = tf.sigmoid(o) * tf.tanh(c)
+        return t + 1, h, c, hs.write(t, h)
+
+    zero = tf.zeros((BATCH, WIDTH))
+    hs = tf.TensorArray(tf.float32, STEPS, element_shape=(BATCH, WIDTH))
+    start = (tf.constant(0), zero, zero, hs)
+    *_, hs = tf.while_loop(lambda t, *_: t < STEPS, step, start, maximum_iterations=STEPS, parallel_iterations=1)
+    return hs.stack()
+
+
+def _tf_both(tf: Any, x: Any, wx: Any, wh: Any, b: Any) -> Any:
+    with tf.GradientTape() as tape:
+        tape.watch([wx, wh, b])
+        total = tf.reduce_sum(_tf_forward(tf, x, wx, wh, b))
+    return tape.gradient(total, [wx, wh, b])
+
+
+def _model(data: dict[str, Any]) -> bytes:
+    """The ONNX operator has its gates in the order i o f c and its weights as rows."""
+    from onnx.helper import make_node
+
+    def rows(weights: Any) -> Any:
+        i, f, g, o = np.split(weights, 4, axis=-1)
+        return np.concatenate([i, o, f, g], axis=-1).T[None]
+
+    node = make_node("LSTM", ["x", "wx", "wh", "b"], ["hs"], hidden_size=WIDTH)
+    flat = make_node("Squeeze", ["hs", "axes"], ["y"])
+    bias = np.concatenate([rows(data["b"][None])[..., 0], np.zeros((1, 4 * WIDTH), np.float32)], axis=-1)
+    constants = {"wx": rows(data["wx"]), "wh": rows(data["wh"]), "b": bias, "axes": np.array([1], np.int64)}
+    return onnx_peer.model([node, flat], {"x": data["x"]}, {"y": (np.float32, [STEPS, BATCH, WIDTH])}, constants)
 
 
 def _numpy(x: Any, wx: Any, wh: Any, b: Any, gradient: bool) -> Any:
-    """In float64, the gradient by hand."""
-    x, wx, wh, b = (one.astype(np.float64) for one in (x, wx, wh, b))
+    """The gradient by hand."""
 
     def sigmoid(z: Any) -> Any:
         return 1 / (1 + np.exp(-z))
 
-    h = c = np.zeros((BATCH, WIDTH))
+    h = c = np.zeros((BATCH, WIDTH), x.dtype)
     saved, hs = [], []
     for t in range(STEPS):
         i, f, g, o = np.split(x[t] @ wx + h @ wh + b, 4, axis=-1)
@@ -114,7 +149,7 @@ def _numpy(x: Any, wx: Any, wh: Any, b: Any, gradient: bool) -> Any:
     if not gradient:
         return np.stack(hs)
     dwx, dwh, db = np.zeros_like(wx), np.zeros_like(wh), np.zeros_like(b)
-    dh = dc = np.zeros((BATCH, WIDTH))
+    dh = dc = np.zeros((BATCH, WIDTH), x.dtype)
     for t in reversed(range(STEPS)):
         h, c, i, f, g, o, tc = saved[t]
         dh = dh + 1
@@ -127,16 +162,24 @@ def _numpy(x: Any, wx: Any, wh: Any, b: Any, gradient: bool) -> Any:
 
 
 def _case(gradient: bool) -> Case:
+    tf = _tf_both if gradient else _tf_forward
+    peers: dict[str, Any] = {
+        "pierian": lambda d: _pierian(d, gradient),
+        "torch": lambda d: _torch(d, gradient),
+        "jax": lambda d: _jax(d, gradient),
+        "tf_function": lambda d: tf_peer.function(tf, d),
+        "tf_xla": lambda d: tf_peer.function(tf, d, xla=True),
+    }
+    if not gradient:
+        peers["ort"] = lambda d: onnx_peer.ort(_model(d), {"x": d["x"]})
+        peers["openvino"] = lambda d: onnx_peer.openvino(_model(d), {"x": d["x"]})
     return Case(
         inputs,
-        {
-            "pierian": lambda d: _pierian(d, gradient),
-            "torch": lambda d: _torch(d, gradient),
-            "jax": lambda d: _jax(d, gradient),
-        },
+        peers,
         lambda **d: _numpy(**d, gradient=gradient),
         1e-4,
         flops=2.0 * STEPS * BATCH * 2 * WIDTH * 4 * WIDTH * (2.5 if gradient else 1),
+        bytes=4.0 * (STEPS * BATCH * WIDTH * (6 if gradient else 2) + 8 * WIDTH * WIDTH),
     )
 
 

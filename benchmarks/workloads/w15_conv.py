@@ -1,64 +1,140 @@
-"""Single convolutions, NCHW, batch 1; the filters stand in the graph as constants, as in a network that is run."""
+"""Single convolutions, NCHW, batch 1; the filters stand in the program as constants, as in a network that is run. Checked but
+not timed: gradients."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from frameworks import jax_function, pierian_graph, torch_function
+from peers import jax as jax_peer
+from peers import onnx as onnx_peer
+from peers import pierian as pierian_peer
+from peers import tensorflow as tf_peer
+from peers import torch as torch_peer
 
-from workloads import Case
+from workloads import Case, Viewed
 
 
-def _case(channels: int, outputs: int, size: int, window: int, stride: int = 1, groups: int = 1) -> Case:
-    pad = window // 2
-    out = (size + 2 * pad - window) // stride + 1
+class Convolution:
+    """One convolution in every framework's words."""
 
-    def inputs() -> dict[str, Any]:
+    def __init__(self, channels: int, outputs: int, size: int, window: int, stride: int = 1, groups: int = 1) -> None:
+        self.channels, self.outputs, self.size, self.window = channels, outputs, size, window
+        self.stride, self.groups, self.pad = stride, groups, window // 2
+        self.out = (size + 2 * self.pad - window) // stride + 1
+
+    def inputs(self) -> dict[str, Any]:
         rng = np.random.default_rng(15)
         return {
-            "x": rng.standard_normal((1, channels, size, size), dtype=np.float32),
-            "w": rng.standard_normal((outputs, channels // groups, window, window), dtype=np.float32),
+            "x": rng.standard_normal((1, self.channels, self.size, self.size), dtype=np.float32),
+            "w": rng.standard_normal(
+                (self.outputs, self.channels // self.groups, self.window, self.window), dtype=np.float32
+            ),
         }
 
-    def pierian(p: Any, x: Any, w: Any) -> Any:
+    def pierian(self, p: Any, x: Any, w: Any) -> Any:
         filters = p.permute_dims(w, (2, 3, 1, 0))
-        return p.nn.conv2d(x, filters, stride, [(pad, pad)] * 2, "NCHW")
+        return p.nn.conv2d(x, filters, self.stride, [(self.pad, self.pad)] * 2, "NCHW")
 
-    def torch(t: Any, x: Any, w: Any) -> Any:
-        return t.nn.functional.conv2d(x, w, stride=stride, padding=pad, groups=groups)
+    def gradient(self, p: Any, x: Any, w: Any) -> Any:
+        y = self.pierian(p, x, w)
+        return p.gradients(p.sum(y * y), [x, w])
 
-    def jax(jnp: Any, x: Any, w: Any) -> Any:
+    def torch(self, torch: Any, x: Any, w: Any) -> Any:
+        return torch.nn.functional.conv2d(x, w, stride=self.stride, padding=self.pad, groups=self.groups)
+
+    def jax(self, jnp: Any, x: Any, w: Any) -> Any:
         from jax import lax
 
-        return lax.conv_general_dilated(x, w, (stride, stride), [(pad, pad)] * 2, feature_group_count=groups)
+        pads = [(self.pad, self.pad)] * 2
+        return lax.conv_general_dilated(x, w, (self.stride,) * 2, pads, feature_group_count=self.groups)
 
-    def reference(x: Any, w: Any) -> Any:
-        wide = np.pad(x.astype(np.float64), [(0, 0), (0, 0), (pad, pad), (pad, pad)])
-        seen = np.lib.stride_tricks.sliding_window_view(wide, (window, window), (2, 3))[:, :, ::stride, ::stride]
-        if groups > 1:
+    def tensorflow(self, data: dict[str, Any]) -> Any:
+        """In NHWC, the only layout TensorFlow has on CPUs, arrays laid out so beforehand; the results are turned to look at
+        them."""
+        depthwise = self.groups > 1
+        data = {
+            "x": np.ascontiguousarray(data["x"].transpose(0, 2, 3, 1)),
+            "w": np.ascontiguousarray(data["w"].transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))),
+        }
+        pads = [[0, 0], [self.pad, self.pad], [self.pad, self.pad], [0, 0]]
+
+        def convolve(tf: Any, x: Any, w: Any) -> Any:
+            call = tf.nn.depthwise_conv2d if depthwise else tf.nn.conv2d
+            return call(x, w, [1, self.stride, self.stride, 1], pads)
+
+        call = tf_peer.function(convolve, data, constants=["w"])
+        return Viewed(call, lambda: np.asarray(call()).transpose(0, 3, 1, 2))
+
+    def model(self, data: dict[str, Any]) -> bytes:
+        from onnx.helper import make_node
+
+        node = make_node("Conv", ["x", "w"], ["y"], strides=[self.stride] * 2, pads=[self.pad] * 4, group=self.groups)
+        shape = [1, self.outputs, self.out, self.out]
+        return onnx_peer.model([node], {"x": data["x"]}, {"y": (np.float32, shape)}, {"w": data["w"]})
+
+    def _windows(self, x: Any) -> Any:
+        wide = np.pad(x, [(0, 0), (0, 0), (self.pad, self.pad), (self.pad, self.pad)])
+        seen = np.lib.stride_tricks.sliding_window_view(wide, (self.window, self.window), (2, 3))
+        return seen[:, :, :: self.stride, :: self.stride]
+
+    def reference(self, x: Any, w: Any) -> Any:
+        seen = self._windows(x)
+        if self.groups > 1:
             return np.einsum("bchwuv,cuv->bchw", seen, w[:, 0])
-        return np.moveaxis(np.tensordot(seen, w.astype(np.float64), ((1, 4, 5), (1, 2, 3))), -1, 1)
+        return np.moveaxis(np.tensordot(seen, w, ((1, 4, 5), (1, 2, 3))), -1, 1)
 
-    return Case(
-        inputs,
-        {
-            "pierian": lambda d: pierian_graph(pierian, d, ["w"]),
-            "torch": lambda d: torch_function(torch, d),
-            "torch_compile": lambda d: torch_function(torch, d, compile=True),
-            "jax": lambda d: jax_function(jax, d),
-        },
-        reference,
-        1e-5,
-        flops=2.0 * out * out * outputs * channels // groups * window * window,
-        bytes=4.0 * (channels * size * size + outputs * out * out),
-    )
+    def gradient_reference(self, x: Any, w: Any) -> Any:
+        seen, dy = self._windows(x), 2 * self.reference(x, w)
+        wide = np.zeros((1, self.channels, self.size + 2 * self.pad, self.size + 2 * self.pad), x.dtype)
+        end = self.stride * (self.out - 1) + 1
+        for u in range(self.window):
+            for v in range(self.window):
+                if self.groups > 1:
+                    part = dy * w[None, :, 0, u, v, None, None]
+                else:
+                    part = np.moveaxis(np.tensordot(dy, w[:, :, u, v], ((1,), (0,))), -1, 1)
+                wide[:, :, u : u + end : self.stride, v : v + end : self.stride] += part
+        dx = wide[:, :, self.pad : self.pad + self.size, self.pad : self.pad + self.size]
+        if self.groups > 1:
+            return dx, np.einsum("bchwuv,bchw->cuv", seen, dy)[:, None]
+        return dx, np.tensordot(dy, seen, ((0, 2, 3), (0, 2, 3)))
+
+    def case(self) -> Case:
+        return Case(
+            self.inputs,
+            {
+                "pierian": lambda d: pierian_peer.graph(self.pierian, d, ["w"]),
+                "torch": lambda d: torch_peer.function(self.torch, d),
+                "torch_compile": lambda d: torch_peer.function(self.torch, d, compile=True, constants=["w"]),
+                "jax": lambda d: jax_peer.function(self.jax, d, ["w"]),
+                "tf_function": self.tensorflow,
+                "ort": lambda d: onnx_peer.ort(self.model(d), {"x": d["x"]}),
+                "openvino": lambda d: onnx_peer.openvino(self.model(d), {"x": d["x"]}),
+            },
+            self.reference,
+            1e-5,
+            flops=2.0 * self.out**2 * self.outputs * self.channels // self.groups * self.window**2,
+            bytes=4.0
+            * (
+                self.channels * self.size**2
+                + self.outputs * self.out**2
+                + self.outputs * self.channels // self.groups * self.window**2
+            ),
+        )
+
+    def check(self) -> Case:
+        return Case(
+            self.inputs, {"pierian": lambda d: pierian_peer.graph(self.gradient, d)}, self.gradient_reference, 1e-5
+        )
 
 
-CASES = {
-    "3x3_64_64_56": _case(64, 64, 56, 3),
-    "1x1_256_64_56": _case(256, 64, 56, 1),
-    "7x7s2_3_64_224": _case(3, 64, 224, 7, 2),
-    "dw3x3_96_112": _case(96, 96, 112, 3, 1, 96),
-    "3x3_512_512_7": _case(512, 512, 7, 3),
+CONVOLUTIONS = {
+    "3x3_64_64_56": Convolution(64, 64, 56, 3),
+    "1x1_256_64_56": Convolution(256, 64, 56, 1),
+    "7x7s2_3_64_224": Convolution(3, 64, 224, 7, 2),
+    "dw3x3_96_112": Convolution(96, 96, 112, 3, 1, 96),
+    "3x3_512_512_7": Convolution(512, 512, 7, 3),
 }
+CASES = {name: convolution.case() for name, convolution in CONVOLUTIONS.items()}
+CHECKS = {f"{name}_gradient": convolution.check() for name, convolution in CONVOLUTIONS.items()}
