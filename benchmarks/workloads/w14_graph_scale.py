@@ -52,7 +52,7 @@ def _model(n: int, data: dict[str, Any]) -> bytes:
 
 
 def _case(n: int) -> Case:
-    """Peers that would take minutes to compile are left out of the longer chains."""
+    """Peers that would take minutes to compile, or all memory (JAX from 1000 on), are left out of the longer chains."""
     chain = _chain(n)
     peers = {
         "pierian": lambda d: pierian_peer.graph(chain, d),
@@ -61,12 +61,11 @@ def _case(n: int) -> Case:
         "tf1": lambda d: tf_peer.session(lambda tf, given: (chain(tf, given["x"]), []), d),
     }
     if n <= 1000:
-        peers["jax"] = lambda d: jax_peer.function(chain, d)
         peers["openvino"] = lambda d: onnx_peer.openvino(_model(n, d), d)
         peers["tf_function"] = lambda d: tf_peer.function(chain, d)
     if n <= 100:
+        peers["jax"] = lambda d: jax_peer.function(chain, d)
         peers["torch"] = lambda d: torch_peer.function(chain, d)
-        peers["torch_compile"] = lambda d: torch_peer.function(chain, d, compile=True)
         peers["tf_xla"] = lambda d: tf_peer.function(chain, d, xla=True)
     return Case(inputs, peers, lambda x: chain(np, x), 1e-3, flops=1000.0 * n, bytes=8000.0)
 
