@@ -25,6 +25,7 @@ from pierian.runtime.bind import solve_sizes
 from pierian.runtime.cache import Stored
 from pierian.runtime.compilation import pool_code
 from pierian.runtime.loader import Code, load
+from pierian.runtime.memory import ALIGNMENT, COUNTS_REFERENCES
 from pierian.runtime.threads import pool_address, tell_when_gone, thread_count
 
 if TYPE_CHECKING:
@@ -34,13 +35,10 @@ Array = np.ndarray[Any, Any]
 Commit = Union[Callable[[], Any], None]
 _Block = tuple[Array, int]  # memory, and where in it a multiple of the alignment is
 Run = Callable[..., Union[list[Array], None]]
-ALIGNMENT = 64
 # Results from this many bytes on lie in memory that is used again.
 LARGE = 128 * 1024
 # Blocks of one size kept for this, and how many sizes.
 KEPT, KEPT_SIZES = 8, 256
-# Without a global interpreter lock a count of references says nothing.
-COUNTS_REFERENCES = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 @functools.lru_cache(maxsize=1)
@@ -83,7 +81,7 @@ class Executable:
         self._input_types = [_type(program, buffer) for buffer in program.inputs]
         self._output_types = [_type(program, buffer) for buffer in program.outputs]
         self._results: list[tuple[Any, Any]] = [(type_.shape, type_.dtype.numpy) for type_ in self._output_types]
-        self._constants = _aligned_constants(image.constants)
+        self._constants = [np.ascontiguousarray(array) for array in image.constants]
         self._constant_table = _addresses(self._constants)
         table = [id(np.ndarray), *(id(type_.dtype.numpy) for type_ in self._input_types)]
         self._table = (ctypes.c_size_t * len(table))(*table)
@@ -104,6 +102,11 @@ class Executable:
         """The measurements of `count` launches of a program compiled with `profile`, as an array of int64."""
         address = ctypes.PYFUNCTYPE(ctypes.c_void_p)(self._code.address(f"{self.image.name}_profile"))()
         return np.ctypeslib.as_array((ctypes.c_int64 * count).from_address(address or 0))
+
+    def close(self) -> None:
+        """Free the memory that is kept between runs; the next run takes it anew."""
+        self._slots.clear()
+        self._memory.clear()
 
     def _choose(self) -> Run:
         if not _layout_holds():
@@ -274,6 +277,10 @@ class ResultMemory:
             blocks.append(block)
         return None
 
+    def clear(self) -> None:
+        """Forget the memory nobody holds a result in, and leave the rest to its holders."""
+        self._blocks.clear()
+
 
 class _Slot:
     """What one call needs: tables of addresses, sizes, and the workspace."""
@@ -312,10 +319,6 @@ def _type(program: Program, name: str) -> TensorType:
 
 def _addresses(arrays: list[Array]) -> Any:
     return (ctypes.c_size_t * max(len(arrays), 1))(*(array.ctypes.data for array in arrays))
-
-
-def _aligned_constants(constants: list[Array]) -> list[Array]:
-    return [np.ascontiguousarray(array) for array in constants]
 
 
 @functools.lru_cache(maxsize=1)

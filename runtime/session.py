@@ -162,8 +162,11 @@ class Session:
     def close(self) -> None:
         """Free compiled code and variables; the session cannot run any more."""
         self._closed = True
+        for call in self._calls.values():
+            call.executable.close()
         self._calls.clear()
         self._compiled.clear()
+        self._store.close()
 
     def __enter__(self) -> Session:
         self._check_open()

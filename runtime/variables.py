@@ -13,19 +13,22 @@ import numpy as np
 from pierian.compiler.errors import FeedError
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.shape import TensorType
+from pierian.runtime.memory import COUNTS_REFERENCES, aligned_copy, aligned_empty
 
 Array = np.ndarray[Any, Any]
 
 # What readers see while a run is writing: nothing, so that they wait for the lock.
 _NOTHING: dict[str, Array] = {}
-# Without a global interpreter lock a count of references says nothing.
-_COUNTS_REFERENCES = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def _count_of_one() -> int:
     """What `_references` says of an array that only the dictionary holds."""
     holder = {"": np.empty(1)}
     return max(_references(holder, ("",)))
+
+
+def _like(array: Array) -> Array:
+    return aligned_empty(array.shape, array.dtype)
 
 
 def _references(values: dict[str, Array], names: Iterable[str]) -> Iterable[int]:
@@ -90,7 +93,7 @@ class VariableStore:
         self._initialize()
         self._values = _NOTHING
         # A reader that has found the values but has not picked its own out of them yet holds the dictionary.
-        alone = _COUNTS_REFERENCES and sys.getrefcount(self._current) == _HELD_ONCE
+        alone = COUNTS_REFERENCES and sys.getrefcount(self._current) == _HELD_ONCE
         current = self._current
         if alone and all(in_place) and max(_references(current, assigns), default=_HELD_ONCE) == _HELD_ONCE:
             pick = current.__getitem__
@@ -107,7 +110,7 @@ class VariableStore:
         """An array that nobody holds, like a variable's; with `keep` the variable's own is the next."""
         spare = self._spare
         free = name in spare and max(_references(spare, (name,))) == _HELD_ONCE
-        found = spare.pop(name) if free and _COUNTS_REFERENCES else np.empty_like(current[name])
+        found = spare.pop(name) if free and COUNTS_REFERENCES else _like(current[name])
         if keep:
             self._spare[name] = current[name]
             self._replaced[name] = found
@@ -147,8 +150,14 @@ class VariableStore:
                     f"variable {name!r} cannot take this value", got=TensorType(declaration.type.dtype, array.shape),
                     expected=declaration.type, location=declaration.location,
                 )  # fmt: skip
-            checked[name] = array.copy() if array is given or array.base is not None else array
+            checked[name] = aligned_copy(array)
         self.commit(list(checked), list(checked.values()))
+
+    def close(self) -> None:
+        """Free all arrays."""
+        with self.lock:
+            self._current = self._values = {}
+            self._spare.clear()
 
     def reset(self) -> None:
         """Every variable back to its initial value."""
@@ -164,7 +173,7 @@ class VariableStore:
         following = dict(self._current)
         for name, declaration in self._graph.variables.items():
             if name not in following:
-                following[name] = declaration.initial.array.copy()
+                following[name] = aligned_copy(declaration.initial.array)
         self._current = following
         if self._values is not _NOTHING:
             self._values = following

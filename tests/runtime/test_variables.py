@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -138,3 +139,19 @@ def test_an_interrupt_finds_all_of_a_run_or_nothing() -> None:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, handler)
+
+
+def test_memory_begins_at_cache_lines_and_goes_with_the_session() -> None:
+    graph, step, a, _, feeds = counting(50_000)
+    session = tf.Session(graph, threads=1)
+    run = session.make_callable([step, a], feeds)
+    fetched = run(*HALVES)[1]
+    held = [*session._store._current.values(), *session._store._spare.values()]
+    assert all(array.ctypes.data % 64 == 0 for array in [*held, fetched])
+    (call,) = session._calls.values()
+    blocks = [weakref.ref(array.base) for array in held]
+    blocks += [weakref.ref(slot.workspace) for slot in call.executable._slots]
+    del held
+    session.close()
+    assert all(block() is None for block in blocks)
+    np.testing.assert_array_equal(fetched, np.zeros(50_000))
