@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pierian.compiler.dim import Dim, product
 from pierian.compiler.graph.node import Node
 from pierian.compiler.kernel.nodes import Kernel, Reduce
@@ -54,3 +56,33 @@ def kernel_bytes(kernel: Kernel) -> Dim:
             size = min(size, reached)
         total = total + size * buffer.dtype.itemsize
     return total
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """What a machine can do at best.
+
+    Attributes:
+        flops: float32 operations a second.
+        near, far: bytes a second that are read from the last cache, and from memory.
+        near_bytes: up to how many bytes a kernel's arrays are taken to lie in the cache.
+        source: where these figures are from.
+    """
+
+    flops: float
+    near: float
+    far: float
+    near_bytes: int
+    source: str
+
+    def shortest(self, flops: float, bytes_: float, bits: int = 32) -> tuple[float, str]:
+        """The seconds that work cannot go below on this machine, and what bounds it: a simple roofline."""
+        arithmetic = flops * max(bits, 32) / 32 / self.flops
+        bandwidth, place = (self.near, "cache") if bytes_ <= self.near_bytes else (self.far, "memory")
+        traffic = bytes_ / bandwidth
+        return (arithmetic, "arithmetic") if arithmetic >= traffic else (traffic, place)
+
+
+def kernel_bits(kernel: Kernel) -> int:
+    """The width of the widest floats a kernel works on; 32 where there are none."""
+    return max((buffer.dtype.bits for buffer in kernel.buffers if buffer.dtype.is_float), default=32)

@@ -35,6 +35,7 @@ _HOMES = {
         "Graph", "constant", "convert_to_tensor", "default_graph", "global_variables_initializer", "gradients", "group",
         "name_scope", "placeholder",
     ),
+    "pierian.indexed": ("IndexedSlices", "tensor_scatter_nd_add", "tensor_scatter_nd_sub"),
     "pierian.control": ("cond", "while_loop", "scan"),
     "pierian.runtime.session": ("Session",),
     "pierian.runtime.profile": ("Profile",),

@@ -188,6 +188,22 @@ class Variable:
         """Subtract from the value."""
         return self.assign(current().subtract(self, delta), name)
 
+    def scatter_add(self, sparse_delta: Any, use_locking: bool = False, name: str | None = None) -> Any:
+        """Add rows, an `IndexedSlices`, to the rows they belong to; the others are not touched."""
+        b = current()
+        return self.assign(b.scatter_add(self, sparse_delta.indices, b.as_value(sparse_delta.values)), name)
+
+    def scatter_sub(self, sparse_delta: Any, use_locking: bool = False, name: str | None = None) -> Any:
+        """Subtract rows from the rows they belong to."""
+        b = current()
+        return self.assign(b.scatter_add(self, sparse_delta.indices, b.negative(sparse_delta.values)), name)
+
+    def scatter_nd_add(self, indices: Any, updates: Any, name: str | None = None) -> Any:
+        """`tensor_scatter_nd_add` into the variable."""
+        from pierian.indexed import tensor_scatter_nd_add
+
+        return self.assign(tensor_scatter_nd_add(self, indices, updates), name)
+
     # --- manners ---------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:

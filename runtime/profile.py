@@ -6,7 +6,8 @@
     profile.save_trace("trace.json")        # for chrome://tracing or Perfetto
 
 A profiled program is compiled with a clock around every kernel, apart from the one that runs without. Work is counted from the
-kernel: its arithmetic at every point, and each of its arrays once.
+kernel: its arithmetic at every point, and each of its arrays once. Percentages are of what this machine was measured to do at best
+(`pierian.runtime.peak`): the time that the work could not go below, by the time that it took.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pierian.compiler.cost import kernel_bytes, kernel_flops
+from pierian.compiler.cost import Peak, kernel_bits, kernel_bytes, kernel_flops
 from pierian.compiler.dim import Dim, evaluate, substitute, symbols
 from pierian.compiler.graph.files import write_atomically
 from pierian.compiler.kernel.nodes import Kernel
@@ -41,6 +42,7 @@ class KernelTime:
         seconds: in all.
         start: seconds from the start of the run's first kernel to its own first start.
         flops, bytes: work of all its runs.
+        bits: width of its widest floats.
     """
 
     label: str
@@ -51,6 +53,13 @@ class KernelTime:
     start: float
     flops: float
     bytes: float
+    bits: int = 32
+
+    def of_peak(self, peak: Peak) -> tuple[float, str]:
+        """The part of the peak it reaches, and what bounds it: arithmetic, or reading from cache or memory."""
+        runs = max(self.runs, 1)
+        shortest, bound = peak.shortest(self.flops / runs, self.bytes / runs, self.bits)
+        return runs * shortest / max(self.seconds, 1e-9), bound
 
 
 class Profile:
@@ -91,22 +100,39 @@ class Profile:
         ]
         return results
 
-    def table(self) -> str:
-        """The kernels that took longest first, as text."""
+    def rows(self, peak: Peak | None = None) -> list[dict[str, Any]]:
+        """The kernels that took longest first, as numbers and texts; with a peak the part of it that each reaches."""
+        total = sum(kernel.seconds for kernel in self.kernels)
+        found = []
+        for kernel in sorted(self.kernels, key=lambda one: -one.seconds):
+            seconds = max(kernel.seconds, 1e-9)
+            row: dict[str, Any] = {
+                "ms": kernel.seconds * 1e3, "share": kernel.seconds / max(total, 1e-12), "runs": kernel.runs,
+                "gflops": kernel.flops / seconds / 1e9, "gbytes": kernel.bytes / seconds / 1e9, "kind": kernel.kind,
+                "operators": kernel.label, "lines": kernel.lines, "flops": kernel.flops, "bytes": kernel.bytes,
+            }  # fmt: skip
+            if peak is not None:
+                row["of_peak"], row["bound"] = kernel.of_peak(peak)
+            found.append(row)
+        return found
+
+    def table(self, peak: Peak | None = None) -> str:
+        """`rows` as text."""
         from rich.console import Console
         from rich.table import Table
 
         total = sum(kernel.seconds for kernel in self.kernels)
         title = f"{total * 1e3:.3f} ms in kernels of {self.seconds * 1e3:.3f} ms, threads: {self.threads}"
-        table = Table(title=title, title_justify="left")
-        for column in ("ms", "share", "runs", "GFLOP/s", "GB/s", "kind", "operators", "lines"):
-            table.add_column(column, justify="left" if column in ("kind", "operators", "lines") else "right")
-        for kernel in sorted(self.kernels, key=lambda one: -one.seconds):
-            seconds = max(kernel.seconds, 1e-9)
+        table = Table(title=title, title_justify="left", caption=describe_peak(peak), caption_justify="left")
+        columns = ["ms", "share", "runs", "GFLOP/s", "GB/s", *(["of peak", "bound"] if peak else [])]
+        for column in (*columns, "kind", "operators", "lines"):
+            right = column in columns and column != "bound"
+            table.add_column(column, justify="right" if right else "left", no_wrap=right)
+        for row in self.rows(peak):
+            reached = [f"{100 * row['of_peak']:.0f} %", row["bound"]] if peak else []
             table.add_row(
-                f"{kernel.seconds * 1e3:.3f}", f"{100 * kernel.seconds / max(total, 1e-12):.1f} %", str(kernel.runs),
-                f"{kernel.flops / seconds / 1e9:.2f}", f"{kernel.bytes / seconds / 1e9:.2f}", kernel.kind, kernel.label,
-                kernel.lines,
+                f"{row['ms']:.3f}", f"{100 * row['share']:.1f} %", str(row["runs"]), f"{row['gflops']:.2f}",
+                f"{row['gbytes']:.2f}", *reached, row["kind"], row["operators"], row["lines"],
             )  # fmt: skip
         console = Console(width=160)
         with console.capture() as captured:
@@ -123,11 +149,23 @@ class Profile:
             }
             for kernel in self.kernels
         ]  # fmt: skip
-        return {"traceEvents": events, "displayTimeUnit": "ms"}
+        names = [
+            {"name": kind, "ph": "M", "pid": 0, "tid": 0, "args": {"name": name}}
+            for kind, name in (("process_name", "pierian"), ("thread_name", f"kernels, threads: {self.threads}"))
+        ]
+        return {"traceEvents": [*names, *events], "displayTimeUnit": "ms"}
 
     def save_trace(self, path: str | Path) -> None:
         """Write `trace()` as JSON, atomically."""
         write_atomically(Path(path), json.dumps(self.trace(), indent=1).encode())
+
+
+def describe_peak(peak: Peak | None) -> str | None:
+    """The figures that percentages are of, for people."""
+    if peak is None:
+        return None
+    figures = f"{peak.flops / 1e9:.0f} GFLOP/s float32, {peak.near / 1e9:.0f} GB/s from cache, {peak.far / 1e9:.0f} GB/s from memory"
+    return f"peak ({peak.source}): {figures}"
 
 
 def _kernel_time(launch: Any, measured: Sequence[int], first: int, sizes: dict[str, int]) -> KernelTime:
@@ -142,5 +180,5 @@ def _kernel_time(launch: Any, measured: Sequence[int], first: int, sizes: dict[s
     kernel: Kernel = launch.kernel
     return KernelTime(
         launch.label, describe(launch.location), kernel.kind, runs, nanoseconds * 1e-9, (start - first) * 1e-9,
-        runs * known(kernel_flops(kernel)), runs * known(kernel_bytes(kernel)),
+        runs * known(kernel_flops(kernel)), runs * known(kernel_bytes(kernel)), kernel_bits(kernel),
     )  # fmt: skip

@@ -11,6 +11,7 @@ import click
 _COMMANDS = {
     "show": "Print a graph file: typed text, and a table of operators, sizes and flops.",
     "dump": "Print a graph after a pass, or its kernels, plan, LLVM IR or assembly.",
+    "explain": "Print which operators became which kernel, why not one more, and the cost of each.",
     "run": "Run a graph file on .npy inputs.",
     "profile": "Run a graph file and print the time of every kernel.",
     "compile": "Compile a graph file to a C library.",

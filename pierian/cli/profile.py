@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import click
 
 from pierian.cli.main import load_graph
@@ -16,7 +19,13 @@ from pierian.cli.run import load_feeds
 @click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="How often to run; the last counts.")
 @click.option("--threads", type=int, help="Threads to use; default all CPUs this process may use.")
 @click.option("--trace", type=click.Path(dir_okay=False), help="Write a trace for chrome://tracing or Perfetto here.")
-def command(file: str, inputs: tuple[str, ...], runs: int, threads: int | None, trace: str | None) -> None:
+@click.option(
+    "--peak/--no-peak", "measure", default=True, help="Measure what the machine can do, and print percentages of it."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def command(
+    file: str, inputs: tuple[str, ...], runs: int, threads: int | None, trace: str | None, measure: bool, as_json: bool
+) -> None:
     """Run a graph FILE and print where its time goes, kernel by kernel.
 
     \b
@@ -32,7 +41,17 @@ def command(file: str, inputs: tuple[str, ...], runs: int, threads: int | None, 
     with Session(graph, threads) as session:
         for _ in range(runs):
             session.run(list(graph.outputs), feeds, profile=profile)
-    click.echo(profile.table(), nl=False)
+    peak = None
+    if measure:
+        from pierian.runtime.peak import measured_peak
+
+        peak = measured_peak(profile.threads)
+    if as_json:
+        known = {"peak": asdict(peak)} if peak else {}
+        whole = {"seconds": profile.seconds, "threads": profile.threads, **known, "kernels": profile.rows(peak)}
+        click.echo(json.dumps(whole, indent=1))
+    else:
+        click.echo(profile.table(peak), nl=False)
     if trace is not None:
         profile.save_trace(trace)
-        click.echo(f"{trace}: {len(profile.kernels)} events")
+        click.echo(f"{trace}: {len(profile.kernels)} events", err=as_json)

@@ -86,4 +86,5 @@ def test_the_command_and_its_trace(tmp_path: Path, runs: int) -> None:
     assert done.exit_code == 0, done.output
     assert "GFLOP/s" in done.output and "contraction" in done.output
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
-    assert events and all(event["ph"] == "X" and event["dur"] >= 0 for event in events)
+    kernels = [event for event in events if event["ph"] == "X"]
+    assert kernels and all(event["dur"] >= 0 for event in kernels)
