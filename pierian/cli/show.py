@@ -86,7 +86,7 @@ def _memory(graph: Any, sizes: dict[str, int], requested: int | None) -> None:
     threads = thread_count(requested)
     table = Table(title=f"memory of a run, threads: {threads}", title_justify="left")
     table.add_column("what")
-    table.add_column("bytes", justify="right")
+    table.add_column("bytes", justify="right", overflow="fold")
 
     def add(what: str, size: Dim, last: bool = False) -> None:
         known = at_sizes(size, sizes)
@@ -102,4 +102,6 @@ def _memory(graph: Any, sizes: dict[str, int], requested: int | None) -> None:
     add("workspace: scratch of each thread", found.scratch, last=True)
     add("workspace", found.workspace(threads))
     add("all", found.peak(threads))
-    Console().print(table)
+    console = Console()
+    # Formulas may be long, and a file has room for them.
+    (console if console.is_terminal else Console(width=160)).print(table)
