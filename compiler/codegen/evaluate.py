@@ -280,6 +280,16 @@ class Scope:
                 return self.writer.splat(memory_load(self.writer, pointer, buffer.dtype, 1), lanes)
         return self._gather(base, buffer.dtype, self._vector_offset(where))
 
+    def prefetch(self, load: Scalar) -> None:
+        """Ask for the memory of a load; nothing where its position is computed."""
+        name, indices = load_parts(load)
+        buffer = self.frame.buffers[name]
+        where = address(buffer, indices)
+        if not where.computed:
+            self.writer.prefetch(
+                self.writer.gep(self.frame.parameters.buffers[name], buffer.dtype.llvm, self.dim(where.known))
+            )
+
     def _scalar_offset(self, where: Address) -> Value:
         offset = self.dim(where.known)
         for value, stride in where.computed:

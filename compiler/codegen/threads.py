@@ -31,6 +31,7 @@ SIZE = HANDLES + 8 * MAX_THREADS
 
 _OPEN = 1 << 30
 _SPINS = 3000
+_CHUNKS = 16  # for each thread
 _FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # private to the process
 _SYS_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
 
@@ -195,9 +196,9 @@ def _parallel(linkage: str, futex: int, relax: str) -> str:
     f.start(shared)
     for name, offset in (("phase", PHASE), ("args", ARGS), ("tasks", TASKS), ("scratch", SCRATCH), ("stride", STRIDE)):
         f.store(f.arg(name), _field(f, pool, offset), 8)
-    # A few chunks for each thread even out their speeds without much traffic on the counter.
-    parts = f.op("mul", threads, i64(4))
-    chunk = f.op("sdiv", f.add(tasks, f.sub(parts, i64(1))), parts)
+    # Many chunks for each thread even out their speeds; where tasks are few, each is a chunk.
+    parts = f.op("mul", threads, i64(_CHUNKS))
+    chunk = f.intrinsic("llvm.smax", f.op("sdiv", tasks, parts), i64(1))
     f.store(chunk, _field(f, pool, CHUNK), 8)
     f.line(f"store atomic i64 0, {_field(f, pool, NEXT)} release, align 8")
     f.line(f"store atomic i32 {_OPEN}, {_field(f, pool, STATE)} seq_cst, align 4")
@@ -230,7 +231,7 @@ def _parallel(linkage: str, futex: int, relax: str) -> str:
     f.start(close)
     f.line(f"store atomic i32 0, {_field(f, pool, BUSY)} release, align 4")
     f.ret()
-    return f.finish()
+    return f.finish() + "\n".join(sorted(f.declarations)) + "\n"
 
 
 def _create(linkage: str) -> str:

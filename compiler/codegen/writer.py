@@ -124,7 +124,19 @@ class FunctionWriter:
         """`icmp slt`, `fcmp olt`, ... The result is i1, or a vector of them."""
         return self.emit(f"{predicate} {x.type} {x.text}, {y.text}", like(x.type, "i1"))
 
+    def both(self, x: Value, y: Value) -> Value:
+        """The conjunction of two conditions; known ones are folded."""
+        if FALSE in (x, y):
+            return FALSE
+        return y if x == TRUE else x if y == TRUE else self.op("and", x, y)
+
+    def negated(self, x: Value) -> Value:
+        """The opposite of a condition; a known one is folded."""
+        return FALSE if x == TRUE else TRUE if x == FALSE else self.op("xor", x, TRUE)
+
     def select(self, condition: Value, x: Value, y: Value) -> Value:
+        if condition in (TRUE, FALSE):
+            return x if condition == TRUE else y
         return self.emit(f"select {condition}, {x}, {y}", x.type)
 
     def cast(self, name: str, x: Value, type_: str) -> Value:
@@ -154,6 +166,11 @@ class FunctionWriter:
 
     def store(self, value: Value, address: Value, align: int, suffix: str = "") -> None:
         self.line(f"store {value}, ptr {address.text}, align {align}{suffix}")
+
+    def prefetch(self, address: Value, for_writing: bool = False) -> None:
+        """Ask for the cache line of an address, which need not be one that may be read: to write to it soon, or to have it near."""
+        flags = [i32(1), i32(3), i32(1)] if for_writing else [i32(0), i32(2), i32(1)]
+        self.call("llvm.prefetch.p0", "void", [address, *flags])
 
     def splat(self, x: Value, lanes: int) -> Value:
         """A vector with `x` in every lane; `x` itself for one lane."""
@@ -273,6 +290,9 @@ class FunctionWriter:
     @contextmanager
     def when(self, condition: Value) -> Iterator[None]:
         """`if (condition) { ... }` without values flowing out."""
+        if condition == TRUE:
+            yield
+            return
         then, done = self.label("then"), self.label("endif")
         self.cond_br(condition, then, done)
         self.start(then)

@@ -17,16 +17,23 @@ from pierian.compiler.target.features import Target
 NO_ROWS = Axis("%m_", 1)
 NO_COLUMNS = Axis("%n_", 1)
 
+# Products that a microkernel sums in one turn of its loop.
+UNROLL = 4
+# Bytes of a cache line.
+LINE = 64
 # Rows up to which rhs is read in place; products with more rows pay for packing it.
 FEW_ROWS = 48
-# Bytes of a right operand that stays in the nearest caches however it is read.
-NEAR = 64 * 1024
-# Elements of float32 along k between two visits of a tile's sums.
-DEPTH = 400
-# Rows of results in one task.
+# Ways of a second-level cache.
+WAYS = 8
+# Products that are added up one after the other; longer sums are sums of such chains.
+CHAIN = 256
+# The share of the second-level cache that a block of lhs may take, and the tiles it should have at least: each panel of rhs that
+# comes from further away is used by so many.
+NEAR_SHARE = 4
+FEW_TILES = 3
+# Rows and columns of results in one task, at most.
 TASK_ROWS = 168
-# Columns of results in one task.
-TASK_COLUMNS = 256
+TASK_COLUMNS = 1024
 # A left operand read in place: bytes between values that follow each other along k, at most.
 FAR = 1024
 # Rows of one tile whose values may share a set of the first-level cache, and the bytes after which sets repeat.
@@ -36,7 +43,7 @@ SET_PERIOD = 4096
 LITTLE_WASTE = 32
 # Multiplications from which there should be enough tasks for several threads, and how many are enough.
 SHARED_WORK = 1 << 20
-ENOUGH_TASKS = 8
+ENOUGH_TASKS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,9 @@ class Tiling:
         lhs_in_place: the tile reads lhs where it lies.
         rhs_in_place: the tile reads rhs where it lies: `never`, `always`, or with `few rows`, decided in each run; `panels` where
             it is packed already.
+        ahead: cache lines of the next panel of rhs that a tile fetches with every `UNROLL` products; 0 where all of it is near.
+        chain: products that are added up one after the other before they join the sum of all; segments of k for a tile that reads
+            segments in place.
     """
 
     lanes: int
@@ -121,6 +131,8 @@ class Tiling:
     sb: int
     lhs_in_place: bool
     rhs_in_place: str
+    ahead: int
+    chain: int
 
     @property
     def part(self) -> int:
@@ -129,9 +141,9 @@ class Tiling:
 
     @property
     def lhs_stride(self) -> int:
-        """Distance of packed lhs rows: one for most blocks, so that they share code, and off a power of two, so that rows
+        """Distance of packed lhs rows: one for many blocks, so that they share code, and off a power of two, so that rows
         do not share cache sets."""
-        return max(self.part, DEPTH + DEPTH // 2) + self.lanes
+        return -(-self.part // 128) * 128 + self.lanes
 
     @property
     def row_stride(self) -> int:
@@ -237,17 +249,29 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     # Accumulators, one row of rhs, and one value of lhs must fit the registers.
     most = min(14, max(1, (target.vector_registers - vectors - 1) // vectors))
     mr = _best_rows(m, most) if isinstance(m, int) else most
-    kb, sb = _depth_blocks(roles, DEPTH * 4 // itemsize)
+    near = target.l2 // NEAR_SHARE // itemsize
+    kb, sb = _depth_blocks(roles, max(CHAIN, near // (FEW_TILES * mr)))
     lhs_in_place = _reads_lhs_in_place(roles, mr, itemsize)
     tail = m % mr if isinstance(m, int) else 0
     if isinstance(m, int) and tail and not lhs_in_place and (mr - tail) * LITTLE_WASTE <= m:
         tail = 0  # rows beyond the packed matrix cost less than code of their own
-    mb, rb = _row_blocks(roles, mr)
-    nb = max(nr, TASK_COLUMNS // nr * nr)
+    mb, rb = _row_blocks(roles, mr, min(TASK_ROWS, near // (kb * sb)))
+    nb = max(nr, min(TASK_COLUMNS, near // (mb * rb)) // nr * nr)
     if isinstance(n, int):
         nb = _even(max(n, 1), nb, nr)
     mb, rb, nb = _enough_tasks(roles, mr, nr, mb, rb, nb)
-    return Tiling(lanes, mr, nr, tail, mb, rb, nb, kb, sb, lhs_in_place, _reads_rhs_in_place(roles, itemsize))
+    rhs_in_place = _reads_rhs_in_place(roles, target, itemsize)
+    ahead = 0 if rhs_in_place == "always" else _lines_ahead(roles, target, itemsize, nr, rb * -(-mb // mr))
+    chain = max(1, CHAIN // kb) if lhs_in_place and sb > 1 else _even(kb * sb, CHAIN, UNROLL)
+    return Tiling(lanes, mr, nr, tail, mb, rb, nb, kb, sb, lhs_in_place, rhs_in_place, ahead, chain)
+
+
+def _lines_ahead(roles: Roles, target: Target, itemsize: int, nr: int, tiles: int) -> int:
+    """Lines each of the tiles of a column fetches, so that together they fetch the panel of the next column."""
+    size = roles.n.extent * roles.depth * itemsize
+    if isinstance(size, int) and size <= target.l2 // 2:
+        return 0
+    return -(-nr * itemsize * UNROLL // LINE // tiles)
 
 
 def _best_rows(m: int, most: int) -> int:
@@ -267,7 +291,6 @@ def _even(size: int, most: int, multiple: int) -> int:
 def _depth_blocks(roles: Roles, most: int) -> tuple[int, int]:
     depth = roles.k.extent
     count = roles.segment_count
-    most += most // 2 if isinstance(roles.depth, int) and roles.depth <= most + most // 2 else 0
     if not isinstance(depth, int):
         return most, 1
     if roles.segments and depth <= most // 2:
@@ -279,15 +302,15 @@ def _depth_blocks(roles: Roles, most: int) -> tuple[int, int]:
     return _even(max(depth, 1), most, 8), 1
 
 
-def _row_blocks(roles: Roles, mr: int) -> tuple[int, int]:
+def _row_blocks(roles: Roles, mr: int, most: int) -> tuple[int, int]:
     m, count = roles.m.extent, roles.row_count
-    mb = mr * max(1, TASK_ROWS // mr)
+    mb = mr * max(1, most // mr)
     if not isinstance(m, int):
         return mb, 1
     mb = _even(max(m, 1), mb, mr)
     if mb < m or not roles.rows:
         return mb, 1
-    rb = max(1, TASK_ROWS // mb)
+    rb = max(1, most // mb)
     return mb, _even(max(count, 1), rb, 1) if isinstance(count, int) else rb
 
 
@@ -326,12 +349,21 @@ def _reads_lhs_in_place(roles: Roles, mr: int, itemsize: int) -> bool:
     return along_m == 1 and along_k * itemsize <= FAR
 
 
-def _reads_rhs_in_place(roles: Roles, itemsize: int) -> str:
+def _reads_rhs_in_place(roles: Roles, target: Target, itemsize: int) -> str:
     if roles.packed:
         return "panels"
     if roles.rhs_step is None:
         return "never"
-    m, size = roles.m.extent * roles.row_count, roles.n.extent * roles.depth * itemsize
+    m = roles.m.extent * roles.row_count
     if isinstance(m, int):
-        return "always" if m <= FEW_ROWS or (isinstance(size, int) and size <= NEAR) else "never"
+        return "always" if m <= FEW_ROWS or _stays_near(roles, target, itemsize) else "never"
     return "few rows"
+
+
+def _stays_near(roles: Roles, target: Target, itemsize: int) -> bool:
+    """Whether rhs stays in the second-level cache where it lies: all of it, its rows not in too few sets."""
+    size, depth, distance = roles.n.extent * roles.depth * itemsize, roles.depth, roles.rhs_step
+    if not (isinstance(size, int) and isinstance(depth, int) and isinstance(distance, int)) or size > target.l2:
+        return False
+    period = target.l2 // WAYS
+    return depth <= WAYS * period // math.gcd(period, max(distance, 1) * itemsize)

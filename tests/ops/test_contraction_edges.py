@@ -11,11 +11,14 @@ import pierian as tf
 
 SIZES = [
     (1, 1, 1), (1, 1100, 70), (1, 2100, 129), (1300, 1, 67), (3, 5, 7), (13, 31, 17), (14, 32, 384), (15, 33, 385),
-    (47, 65, 401), (49, 97, 20), (130, 257, 33), (29, 300, 900), (0, 4, 3), (4, 0, 3), (4, 3, 0),
+    (47, 65, 401), (49, 97, 20), (130, 257, 33), (29, 300, 900), (60, 70, 3300), (85, 1100, 300), (0, 4, 3), (4, 0, 3), (4, 3, 0),
 ]  # fmt: skip
 
 
-def product(shape: tuple[int, int, int], transposed: tuple[bool, bool], dtype: Any, threads: int, open_: bool) -> Any:
+def product(
+    shape: tuple[int, int, int], transposed: tuple[bool, bool], dtype: Any, threads: int, open_: bool, more: int = 1
+) -> Any:
+    """Found and wanted; with `more` the products are increased, without they are stored as they are."""
     m, n, k = shape
     rng = np.random.default_rng(m + 7 * n + 49 * k)
     a = rng.integers(-4, 5, (k, m) if transposed[0] else (m, k)).astype(dtype)
@@ -26,24 +29,39 @@ def product(shape: tuple[int, int, int], transposed: tuple[bool, bool], dtype: A
         y = tf.placeholder(dtype, [None, None] if open_ else b.shape, name="b")
         left = tf.permute_dims(x, [1, 0]) if transposed[0] else x
         right = tf.permute_dims(y, [1, 0]) if transposed[1] else y
-        z = tf.matmul(left, right) + tf.constant(1, dtype)
+        z = tf.matmul(left, right) + tf.constant(more, dtype) if more else tf.matmul(left, right)
     with tf.Session(graph, threads=threads) as session:
         found = session.run(z, {x: a, y: b})
-    return found, (a.T if transposed[0] else a) @ (b.T if transposed[1] else b) + np.asarray(1, dtype)
+    return found, (a.T if transposed[0] else a) @ (b.T if transposed[1] else b) + np.asarray(more, dtype)
 
 
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True), (True, True)])
 def test_small_whole_numbers_are_exact(shape: tuple[int, int, int], transposed: tuple[bool, bool]) -> None:
-    for dtype in ("float32", "float64", "int32"):
-        found, wanted = product(shape, transposed, dtype, 1, False)
+    for dtype, more in (("float32", 1), ("float32", 0), ("float64", 0), ("int32", 1)):
+        found, wanted = product(shape, transposed, dtype, 1, False, more)
         np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("shape", SIZES)
 def test_open_sizes(shape: tuple[int, int, int]) -> None:
-    found, wanted = product(shape, (False, False), "float32", 2, True)
-    np.testing.assert_array_equal(found, wanted)
+    for more in (0, 1):
+        found, wanted = product(shape, (False, False), "float32", 2, True, more)
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("depth", [512, 5000])
+def test_long_sums_are_as_accurate_as_those_of_numpy(depth: int) -> None:
+    rng = np.random.default_rng(depth)
+    a, b = rng.standard_normal((64, depth), dtype=np.float32), rng.standard_normal((depth, 64), dtype=np.float32)
+    graph = tf.Graph()
+    with graph.as_default():
+        x, y = tf.placeholder(tf.float32, a.shape, name="a"), tf.placeholder(tf.float32, b.shape, name="b")
+        z = tf.matmul(x, y)
+    with tf.Session(graph) as session:
+        found = session.run(z, {x: a, y: b})
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    assert np.std(found - exact) <= 1.1 * np.std(a @ b - exact)
 
 
 CASES = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
 from pierian.compiler.codegen.access import address, step
-from pierian.compiler.codegen.contraction.microkernel import MicroShape, emit_microkernel, micro_name
+from pierian.compiler.codegen.contraction.microkernel import MicroShape, ahead_bytes, emit_microkernel, micro_name
 from pierian.compiler.codegen.contraction.packing import pack_rows
 from pierian.compiler.codegen.contraction.parts import (
     Part,
@@ -23,11 +23,11 @@ from pierian.compiler.codegen.contraction.parts import (
     part_count,
     reads_rhs_in_place,
 )
+from pierian.compiler.codegen.contraction.results import Place, ResultWriter
 from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope, unravel
-from pierian.compiler.codegen.writer import FALSE, FunctionWriter, Value, i64, vector
+from pierian.compiler.codegen.writer import FALSE, NULL, TRUE, FunctionWriter, Value, i64
 from pierian.compiler.dim import Dim, ceildiv
-from pierian.compiler.kernel import scalar as ir
-from pierian.compiler.kernel.nodes import Kernel, Store
+from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.scalar import load_parts
 from pierian.compiler.schedule.contraction import Roles, Tiling
 
@@ -54,7 +54,7 @@ class BlockEmitter:
         self.roles = roles
         self.tiling = tiling
         self.dtype = roles.reduce.value.dtype
-        self.stores = [statement for statement in kernel.body if isinstance(statement, Store)]
+        self.results = ResultWriter(self.frame, kernel, roles, tiling)
         self.single = part_count(roles, tiling) == 1
         t = tiling
         if t.lhs_in_place:
@@ -105,7 +105,9 @@ class BlockEmitter:
         return w
 
     def _micro(self, height: int) -> MicroShape:
-        return MicroShape(height, self.tiling.nr, self.tiling.lanes, self.row_step, self.depth_step, self.segmented)
+        return MicroShape(
+            height, self.tiling.nr, self.tiling.lanes, self.row_step, self.depth_step, self.segmented, self.tiling.ahead
+        )
 
     def _write_table(self, scope: Scope) -> None:
         """Where the values of lhs begin for each point of the segment axes, from those of the first point on."""
@@ -191,6 +193,8 @@ class BlockEmitter:
             columns = w.minimum(w.sub(block.width, column.index), i64(t.nr))
             first_column = w.add(block.first_column, column.index)
             rhs = self._rhs_address(scope, block, part, first_column, columns)
+            is_last = w.cmp("icmp sge", w.add(column.index, i64(t.nr)), block.width) if t.ahead else FALSE
+            following = self._following(block, part, first_column, is_last)
             with each(scope, block.points) as point:
                 values = unravel(self.outermost, w.add(block.first_point, point), self.roles.rows)
                 inside = Scope(self.frame, scope, values)
@@ -199,32 +203,76 @@ class BlockEmitter:
                 offset = w.add(w.mul(column.index, i64(t.rb * t.mb)), w.mul(point, i64(t.mb * t.nr)))
                 sums = w.gep(self.sums, self.dtype.llvm, offset)
                 whole = w.sub(block.height, w.op("srem", block.height, i64(t.mr))) if t.tail else block.height
+
+                def tile(height: int, row: Value, point: Value = point) -> None:
+                    number = w.add(w.mul(point, i64(t.mb // t.mr)), w.op("sdiv", row, i64(t.mr)))
+                    self._tile(
+                        inside, block, part, height, row, lhs, rhs, following, number, sums, first_column, columns
+                    )
+
                 with w.loop(i64(0), whole, t.mr) as row:
-                    self._tile(inside, block, part, t.mr, row.index, lhs, rhs, sums, first_column, columns)
+                    tile(t.mr, row.index)
                 if t.tail:
                     with w.when(w.cmp("icmp slt", whole, block.height)):
-                        self._tile(inside, block, part, t.tail, whole, lhs, rhs, sums, first_column, columns)
+                        tile(t.tail, whole)
 
     def _tile(
         self, scope: Scope, block: _Block, part: Part, height: int, row: Value, lhs: Value, rhs: tuple[Value, Value],
-        sums: Value, first_column: Value, columns: Value,
+        following: Value, number: Value, sums: Value, first_column: Value, columns: Value,
     ) -> None:  # fmt: skip
         w, t = self.writer, self.tiling
         at = w.gep(lhs, self.dtype.llvm, w.mul(row, i64(self.row_step)))
         tile = self.tile if self.single else w.gep(sums, self.dtype.llvm, w.mul(row, i64(t.nr)))
-        resume = FALSE if self.single else w.op("xor", part.first, Value("true", "i1"))
+        last = TRUE if self.single else part.last
+        resume = FALSE if self.single else w.negated(part.first)
+        rows = w.minimum(w.sub(block.height, row), i64(height)) if height == t.mr else i64(height)
+        place = Place(w.add(block.first_row, row), first_column, rows, columns)
+        target, distance, stored = tile, i64(t.nr), FALSE
+        direct = self.results.direct(scope, place, height)
+        if direct is not None:
+            stored = w.both(last, direct[0])
+            target, distance = w.select(stored, direct[1], tile), w.select(stored, direct[2], distance)
         if self.segmented:
             depth, table, segments = part.count, w.gep(self.table, "i64", part.segment), part.segments
         else:
-            depth, table, segments = w.mul(part.segments, part.count), Value("null", "ptr"), i64(1)
-        w.call(micro_name(self.dtype, self._micro(height)), "void", [at, *rhs, depth, tile, resume, table, segments])
-        rows = w.minimum(w.sub(block.height, row), i64(height)) if height == t.mr else i64(height)
-        first_row = w.add(block.first_row, row)
-        if self.single:
-            self._epilogue(scope, tile, first_row, first_column, rows, columns)
-        else:
-            with w.when(part.last):
-                self._epilogue(scope, tile, first_row, first_column, rows, columns)
+            depth, table, segments = w.mul(part.segments, part.count), NULL, i64(1)
+        shape = self._micro(height)
+        ahead = self._ahead(part, number, following)
+        arguments = [at, *rhs, depth, i64(t.chain), tile, resume, target, distance, ahead, table, segments]
+        w.call(micro_name(self.dtype, shape), "void", arguments)
+        waiting = w.both(last, w.negated(stored))
+        if waiting != FALSE:
+            with w.when(waiting):
+                self.results.epilogue(scope, tile, place)
+
+    def _ahead(self, part: Part, tile: Value, following: Value) -> Value:
+        """What of the panel that is read next one tile of a column fetches: they share it out."""
+        w, t = self.writer, self.tiling
+        if not t.ahead:
+            return following
+        products = w.mul(part.segments, part.count)
+        return w.gep(following, "i8", w.mul(w.mul(tile, products), i64(ahead_bytes(self._micro(t.mr)))))
+
+    def _following(self, block: _Block, part: Part, first_column: Value, last: Value) -> Value:
+        """The packed panel read after the one at `first_column`: beside it, or after the block's last the first of the next part."""
+        w, t = self.writer, self.tiling
+        if not t.ahead:
+            return NULL
+        beside = self._panel_address(block, part.row, w.add(first_column, i64(t.nr)))
+        after = w.add(part.row, w.mul(part.segments, part.count))
+        row = w.select(part.last, i64(0), after)
+        return w.select(last, self._panel_address(block, row, block.first_column), beside)
+
+    def _panel_address(self, block: _Block, row: Value, first_column: Value) -> Value:
+        """Where product `row` of the packed panel of some column lies."""
+        w, r, t = self.writer, self.roles, self.tiling
+        panels = w.mul(block.rhs_batch, self.outermost.dim(panel_count(r, t)))
+        panel = w.add(panels, w.op("sdiv", first_column, i64(t.nr)))
+        at = w.add(w.mul(panel, self.outermost.dim(panel_elements(r, t))), w.mul(row, i64(t.nr)))
+        shared = self.frame.parameters.shared
+        if t.rhs_in_place == "panels":
+            shared = self.frame.parameters.buffers[load_parts(r.rhs)[0]]
+        return w.gep(shared, self.dtype.llvm, at)
 
     def _lhs_address(self, scope: Scope, block: _Block, part: Part, point: Value) -> Value:
         """Where the values of the block's first row begin: in the matrix, or packed."""
@@ -247,15 +295,8 @@ class BlockEmitter:
         """Where the microkernel reads rhs and the distance of its rows: the packed panel, or the matrix itself."""
         w, r, t = self.writer, self.roles, self.tiling
         element = self.dtype.llvm
-        panel = w.add(
-            w.mul(block.rhs_batch, self.outermost.dim(panel_count(r, t))), w.op("sdiv", first_column, i64(t.nr))
-        )
-        at = w.add(w.mul(panel, self.outermost.dim(panel_elements(r, t))), w.mul(part.row, i64(t.nr)))
-        if t.rhs_in_place == "panels":
-            name, _ = load_parts(self.roles.rhs)
-            return w.gep(self.frame.parameters.buffers[name], element, at), i64(t.nr)
-        packed = w.gep(self.frame.parameters.shared, element, at)
-        if t.rhs_in_place == "never":
+        packed = self._panel_address(block, part.row, first_column)
+        if t.rhs_in_place in ("panels", "never"):
             return packed, i64(t.nr)
         assert r.rhs_step is not None
         name, indices = load_parts(self.roles.rhs)
@@ -269,47 +310,6 @@ class BlockEmitter:
         if self.in_place is not None:
             use = w.op("and", use, self.in_place)
         return w.select(use, direct, packed), w.select(use, stride, i64(t.nr))
-
-    # --- results -------------------------------------------------------------------------------------------------
-
-    def _epilogue(
-        self, scope: Scope, tile: Value, first_row: Value, first_column: Value, rows: Value, columns: Value
-    ) -> None:
-        """The stores, row by row in vectors; a tile at the right edge is masked."""
-        w, t = self.writer, self.tiling
-        n = self.roles.n.extent
-        if isinstance(n, int) and n % t.nr == 0:
-            self._rows(scope, tile, first_row, first_column, rows, None)
-            return
-        full = w.cmp("icmp eq", columns, i64(t.nr))
-        yes, no, done = w.label("full"), w.label("edge"), w.label("stored")
-        w.cond_br(full, yes, no)
-        w.start(yes)
-        self._rows(scope, tile, first_row, first_column, rows, None)
-        w.br(done)
-        w.start(no)
-        self._rows(scope, tile, first_row, first_column, rows, columns)
-        w.br(done)
-        w.start(done)
-
-    def _rows(
-        self, scope: Scope, tile: Value, first_row: Value, first_column: Value, rows: Value, columns: Value | None
-    ) -> None:
-        w, r, t = self.writer, self.roles, self.tiling
-        element = self.dtype.llvm
-        total = ir.reduced(r.reduce.name, self.dtype)
-        with w.loop(i64(0), rows) as row:
-            line = Scope(self.frame, scope, {r.m.name: w.add(first_row, row.index)})
-            for offset in range(0, t.nr, t.lanes):
-                values = {r.n.name: w.add(first_column, i64(offset))}
-                inside = Scope(self.frame, line, values, r.n.name)
-                if columns is not None:
-                    inside.mask = inside.tail_mask(i64(offset), columns)
-                at = w.add(w.mul(row.index, i64(t.nr)), i64(offset))
-                sums = w.load(w.gep(tile, element, at), vector(element, t.lanes), self.dtype.itemsize)
-                inside.define(total, sums)
-                for store in self.stores:
-                    inside.store(store.buffer, store.indices, store.value)
 
 
 def _aligned(size: int) -> int:

@@ -1,11 +1,15 @@
 """The register tile: `mr` rows by `nr` columns of sums of products, all in vector registers.
 
-    void MICRO(ptr lhs, ptr rhs, i64 stride, i64 depth, ptr tile, i1 resume, ptr offsets, i64 segments)
+    void MICRO(ptr lhs, ptr rhs, i64 stride, i64 depth, i64 chain, ptr held, i1 resume, ptr target, i64 row, ptr ahead,
+               ptr offsets, i64 segments)
 
 Distances of lhs along the tile's rows and along k are fixed at compile time; `rhs` starts at the tile's first column with `stride`
-elements from row to row. `tile` takes the results in row-major order; with `resume` the sums go on from what it holds. A segmented
-tile sums `segments` times `depth` products: the values of lhs for segment s begin `offsets[s]` elements after `lhs`, those of rhs
-follow each other.
+elements from row to row. Products are added up in chains: each of `chain` products begins at zero and is added to the tile when it
+is complete, so that rounding errors grow with the number of chains and the length of one, not with their product. With `resume`
+the tile goes on from `held`, in row-major order; the results go to `target`, `row` elements from row to row: a tile that waits for
+more, or the matrix itself. `held` is overwritten. `ahead` is memory that will be read next: some of its cache lines are fetched
+with every few products. A segmented tile sums `segments` times `depth` products, `chain` segments at a time: the values of lhs for
+segment s begin `offsets[s]` elements after `lhs`, those of rhs follow each other.
 """
 
 from __future__ import annotations
@@ -15,8 +19,7 @@ from dataclasses import dataclass
 
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.dtype import DType
-
-_UNROLL = 4
+from pierian.compiler.schedule.contraction import LINE, UNROLL
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class MicroShape:
         lanes: elements of a vector.
         row_step, depth_step: element (i, k) of lhs lies at `i * row_step + k * depth_step`.
         segmented: whether lhs comes in segments.
+        ahead: cache lines of what is read next that are fetched in each turn of `UNROLL` products.
     """
 
     rows: int
@@ -36,12 +40,19 @@ class MicroShape:
     row_step: int
     depth_step: int
     segmented: bool
+    ahead: int = 0
 
 
 def micro_name(dtype: DType, shape: MicroShape) -> str:
     """What the function for a shape is called in every module."""
     kind = "segmented" if shape.segmented else "micro"
-    return f"pierian_{kind}_{dtype}_{shape.rows}x{shape.columns}_{shape.lanes}_{shape.row_step}_{shape.depth_step}"
+    steps = f"{shape.row_step}_{shape.depth_step}_{shape.ahead}"
+    return f"pierian_{kind}_{dtype}_{shape.rows}x{shape.columns}_{shape.lanes}_{steps}"
+
+
+def ahead_bytes(shape: MicroShape) -> int:
+    """Bytes of `ahead` that a tile fetches for each of its products."""
+    return shape.ahead * LINE // UNROLL
 
 
 @functools.lru_cache(maxsize=64)
@@ -56,57 +67,94 @@ class _MicroEmitter:
             name,
             "void",
             [
-                ("lhs", "ptr"), ("rhs", "ptr"), ("stride", "i64"), ("depth", "i64"), ("tile", "ptr"), ("resume", "i1"),
-                ("offsets", "ptr"), ("segments", "i64"),
+                ("lhs", "ptr"), ("rhs", "ptr"), ("stride", "i64"), ("depth", "i64"), ("chain", "i64"), ("held", "ptr"),
+                ("resume", "i1"), ("target", "ptr"), ("row", "i64"), ("ahead", "ptr"), ("offsets", "ptr"), ("segments", "i64"),
             ],
         )  # fmt: skip
         self.dtype = dtype
         self.shape = shape
         self.vectors = shape.columns // shape.lanes
         self.stride = self.f.arg("stride")
+        self.ahead_step = ahead_bytes(shape)
         self.cells = [(i, j) for i in range(shape.rows) for j in range(self.vectors)]
 
     def emit(self) -> FunctionWriter:
         f = self.f
-        sums = self._first_sums()
-        if self.shape.segmented:
-            with f.loop(i64(0), f.arg("segments"), 1, sums) as segment:
-                offset = f.load(f.gep(f.arg("offsets"), "i64", segment.index), "i64", 8)
-                lhs = f.gep(f.arg("lhs"), self.dtype.llvm, offset)
-                row = f.mul(f.mul(segment.index, f.arg("depth")), self.stride)
-                segment.next = self._segment(lhs, f.gep(f.arg("rhs"), self.dtype.llvm, row), segment.carried)
-            sums = segment.results
-        else:
-            sums = self._segment(f.arg("lhs"), f.arg("rhs"), sums)
-        for (i, j), value in zip(self.cells, sums, strict=True):
-            f.store(value, self._cell(i, j), self.dtype.itemsize)
+        self._prefetch_target()
+        count = f.arg("segments" if self.shape.segmented else "depth")
+        with f.loop(i64(0), f.intrinsic("llvm.smax", count, i64(1)), f.arg("chain")) as chain:
+            end = f.minimum(f.add(chain.index, f.arg("chain")), count)
+            sums = self._segments(chain.index, end) if self.shape.segmented else self._fresh(chain.index, end)
+            resume = f.op("or", f.arg("resume"), f.cmp("icmp sgt", chain.index, i64(0)))
+            self._store(self._added(sums, resume), f.cmp("icmp eq", end, count))
         f.ret()
         return f
 
+    def _zeros(self) -> list[Value]:
+        return [constant(0, self.dtype.llvm, self.shape.lanes)] * len(self.cells)
+
+    def _fresh(self, begin: Value, end: Value) -> list[Value]:
+        """The sums of some products."""
+        f = self.f
+        return self._products(f.arg("lhs"), f.arg("rhs"), f.arg("ahead"), begin, end, self._zeros())
+
+    def _segments(self, begin: Value, end: Value) -> list[Value]:
+        """The sums over some segments."""
+        f, element, depth = self.f, self.dtype.llvm, self.f.arg("depth")
+        with f.loop(begin, end, 1, self._zeros()) as segment:
+            offset = f.load(f.gep(f.arg("offsets"), "i64", segment.index), "i64", 8)
+            lhs = f.gep(f.arg("lhs"), element, offset)
+            before = f.mul(segment.index, depth)
+            rhs = f.gep(f.arg("rhs"), element, f.mul(before, self.stride))
+            ahead = f.gep(f.arg("ahead"), "i8", f.mul(before, i64(self.ahead_step)))
+            segment.next = self._products(lhs, rhs, ahead, i64(0), depth, segment.carried)
+        return segment.results
+
+    def _store(self, sums: list[Value], last: Value) -> None:
+        """To the tile, or to where it goes when it is complete."""
+        f, shape = self.f, self.shape
+        target = f.select(last, f.arg("target"), f.arg("held"))
+        row = f.select(last, f.arg("row"), i64(shape.columns))
+        for (i, j), value in zip(self.cells, sums, strict=True):
+            at = f.add(f.mul(row, i64(i)), i64(j * shape.lanes))
+            f.store(value, f.gep(target, self.dtype.llvm, at), self.dtype.itemsize)
+
     def _cell(self, i: int, j: int) -> Value:
         shape = self.shape
-        return self.f.gep(self.f.arg("tile"), self.dtype.llvm, i64(i * shape.columns + j * shape.lanes))
+        return self.f.gep(self.f.arg("held"), self.dtype.llvm, i64(i * shape.columns + j * shape.lanes))
 
-    def _first_sums(self) -> list[Value]:
-        """What the tile holds, or zeros."""
-        f, element, lanes = self.f, self.dtype.llvm, self.shape.lanes
-        type_ = vector(element, lanes)
-        load, ready, fresh = f.label("load"), f.label("ready"), f.block
-        f.cond_br(f.arg("resume"), load, ready)
-        f.start(load)
-        held = [f.load(self._cell(i, j), type_, self.dtype.itemsize) for i, j in self.cells]
+    def _prefetch_target(self) -> None:
+        """Stores wait for lines that are far away; these are on their way while the sums are computed."""
+        f, dtype = self.f, self.dtype
+        for i, j in self.cells:
+            if j * dtype.itemsize * self.shape.lanes % LINE == 0:
+                at = f.add(f.mul(f.arg("row"), i64(i)), i64(j * self.shape.lanes))
+                f.prefetch(f.gep(f.arg("target"), dtype.llvm, at), for_writing=True)
+
+    def _added(self, sums: list[Value], resume: Value) -> list[Value]:
+        """The sums, and with `resume` what the tile holds."""
+        f = self.f
+        add, ready, fresh = f.label("add"), f.label("ready"), f.block
+        f.cond_br(resume, add, ready)
+        f.start(add)
+        held = [f.load(self._cell(i, j), sums[0].type, self.dtype.itemsize) for i, j in self.cells]
+        operation = "fadd" if self.dtype.is_float else "add"
+        totals = [f.op(operation, x, y) for x, y in zip(held, sums, strict=True)]
         f.br(ready)
         f.start(ready)
-        zero = constant(0, element, lanes)
-        return [f.phi(type_, [(zero, fresh), (value, load)]) for value in held]
+        return [f.phi(one.type, [(one, fresh), (total, add)]) for one, total in zip(sums, totals, strict=True)]
 
-    def _segment(self, lhs: Value, rhs: Value, sums: list[Value]) -> list[Value]:
+    def _products(
+        self, lhs: Value, rhs: Value, ahead: Value, begin: Value, end: Value, sums: list[Value]
+    ) -> list[Value]:
         f = self.f
-        depth = f.arg("depth")
-        whole = f.op("and", depth, i64(-_UNROLL))
-        with f.loop(i64(0), whole, _UNROLL, sums) as loop:
-            loop.next = self._steps(_UNROLL, lhs, rhs, loop.index, loop.carried)
-        with f.loop(whole, depth, 1, loop.results) as rest:
+        whole = f.add(begin, f.op("and", f.sub(end, begin), i64(-UNROLL)))
+        with f.loop(begin, whole, UNROLL, sums) as loop:
+            for line in range(self.shape.ahead):
+                at = f.add(f.mul(loop.index, i64(self.ahead_step)), i64(line * LINE))
+                f.prefetch(f.gep(ahead, "i8", at))
+            loop.next = self._steps(UNROLL, lhs, rhs, loop.index, loop.carried)
+        with f.loop(whole, end, 1, loop.results) as rest:
             rest.next = self._steps(1, lhs, rhs, rest.index, rest.carried)
         return rest.results
 

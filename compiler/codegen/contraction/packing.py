@@ -12,6 +12,9 @@ from pierian.compiler.codegen.writer import Value, i64
 from pierian.compiler.kernel.nodes import Axis
 from pierian.compiler.kernel.scalar import Scalar
 
+# Rows that are fetched before their turn: each begins where the hardware does not expect it.
+ROWS_AHEAD = 2
+
 
 def pack_rows(
     scope: Scope,
@@ -34,13 +37,17 @@ def pack_rows(
         line = Scope(scope.frame, scope, {slow.name: writer.add(begin[0], row.index)})
         line.hoist([operand], [fast.name])
         start = writer.gep(target, element, writer.mul(row.index, stride))
+        later = Scope(scope.frame, scope, {slow.name: writer.add(begin[0], writer.add(row.index, i64(ROWS_AHEAD)))})
 
         def store(at: Value, value: Value, start: Value = start) -> None:
             writer.store(value, writer.gep(start, element, at), operand.dtype.itemsize)
 
         with writer.loop(i64(0), whole, lanes) as column:
-            inside = Scope(scope.frame, line, {fast.name: writer.add(begin[1], column.index)}, fast.name)
+            at = writer.add(begin[1], column.index)
+            inside = Scope(scope.frame, line, {fast.name: at}, fast.name)
             store(column.index, inside.vector(operand))
+            if operand.op == "load":
+                Scope(scope.frame, later, {fast.name: at}).prefetch(operand)
         with writer.loop(whole, count[1], lanes) as column:
             at = writer.add(begin[1], column.index)
             inside = Scope(scope.frame, line, {fast.name: at}, fast.name)

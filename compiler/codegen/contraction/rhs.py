@@ -6,6 +6,8 @@ left out; the last one, if it is not full, is always packed.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
 from pierian.compiler.codegen.contraction.packing import pack_panels, pack_transposed
 from pierian.compiler.codegen.contraction.parts import (
@@ -24,8 +26,16 @@ from pierian.compiler.dim import Dim, ceildiv, product
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.schedule.contraction import Roles, Tiling
 
-# Panels in one task of an operand that is contiguous along n.
+# Panels in one task of an operand that is contiguous along n, and products in one of any.
 GROUP = 8
+DEPTH = 128
+
+
+def _thinner(tiling: Tiling) -> Tiling:
+    """The same with parts of few products: where panels lie does not depend on how they are cut into tasks."""
+    if tiling.sb > 1:
+        return replace(tiling, sb=min(tiling.sb, max(2, DEPTH // tiling.kb)))
+    return replace(tiling, kb=min(tiling.kb, DEPTH))
 
 
 class RhsPacker:
@@ -35,7 +45,7 @@ class RhsPacker:
         self.writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=isa)
         self.frame = Frame(self.writer, kernel, tiling.lanes, Dependencies())
         self.roles = roles
-        self.tiling = tiling
+        self.tiling = _thinner(tiling)
         self.only_last = tiling.rhs_in_place == "always"
         self.group = GROUP if roles.columns_contiguous and not self.only_last else 1
 
