@@ -33,6 +33,7 @@ from pierian.compiler.lowering.memory import plan_memory
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import Roles, choose_tiling, classify, packed_indices
+from pierian.compiler.schedule.streams import choose_stream
 from pierian.compiler.shape import Shape
 from pierian.compiler.target.features import Target
 
@@ -82,6 +83,8 @@ def _right_operand(launch: Launch, target: Target) -> _Operand | None:
     kernel = collapse(launch.kernel)
     roles = classify(kernel)
     if roles.m.extent == 1 or roles.n.extent == 1 or roles.rhs.op != "load" or roles.packed:
+        return None
+    if choose_stream(roles, target) is not None:
         return None
     name, indices = ir.load_parts(roles.rhs)
     position = next(i for i, buffer in enumerate(kernel.buffers) if buffer.name == name)

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pierian.compiler.codegen.abi import KernelCode, Phase
 from pierian.compiler.codegen.contraction.blocks import BlockEmitter
 from pierian.compiler.codegen.contraction.rhs import RhsPacker
+from pierian.compiler.codegen.contraction.streams import emit_stream
 from pierian.compiler.codegen.loops.emit import emit_loop
 from pierian.compiler.dim import Dim
 from pierian.compiler.elementary import expand_kernel
 from pierian.compiler.kernel.nodes import Kernel, Reduce
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import FEW_ROWS, Roles, Tiling, choose_tiling, classify
+from pierian.compiler.schedule.streams import choose_stream
 from pierian.compiler.target.features import Target
 
 # Multiplications below which a product stays on the calling thread.
@@ -25,13 +27,14 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
     """Native code of a contraction kernel."""
     kernel = collapse(kernel)
     roles = classify(kernel)
+    stream = choose_stream(roles, target)
+    if stream is not None:
+        expanded, roles = _expanded(kernel, roles)
+        return emit_stream(expanded, name, roles, stream, target.isa)
     if roles.m.extent == 1 or roles.n.extent == 1:
         return emit_loop(replace(kernel, kind="loop"), name, target)  # bound by memory: a row kernel is right
     tiling = choose_tiling(roles, target)
-    expanded = expand_kernel(kernel)
-    reduce = next(statement for statement in expanded.body if isinstance(statement, Reduce))
-    lhs, rhs = reduce.value.args
-    roles = replace(roles, reduce=reduce, lhs=lhs, rhs=rhs)
+    expanded, roles = _expanded(kernel, roles)
     packer = RhsPacker(f"{name}_p", expanded, roles, tiling, target.isa)
     blocks = BlockEmitter(f"{name}_f", expanded, roles, tiling, target.isa)
     work = roles.batch_count * roles.row_count * roles.m.extent * roles.n.extent * roles.depth
@@ -50,6 +53,14 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
         text, declarations, tuple(phases), shared, blocks.scratch, (_note(roles, tiling),),
         tuple((part.name, part.finish()) for part in parts),
     )  # fmt: skip
+
+
+def _expanded(kernel: Kernel, roles: Roles) -> tuple[Kernel, Roles]:
+    """The kernel with elementary functions written out, and its roles."""
+    expanded = expand_kernel(kernel)
+    reduce = next(statement for statement in expanded.body if isinstance(statement, Reduce))
+    lhs, rhs = reduce.value.args
+    return expanded, replace(roles, reduce=reduce, lhs=lhs, rhs=rhs)
 
 
 def _is_at_most(size: Dim, limit: int) -> bool:

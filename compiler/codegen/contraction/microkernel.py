@@ -175,11 +175,12 @@ class _MicroEmitter:
                 left = f.splat(f.load(where, element, self.dtype.itemsize), shape.lanes)
                 for j in range(self.vectors):
                     position = i * self.vectors + j
-                    current[position] = self._accumulate(left, right[j], current[position])
+                    current[position] = accumulate(f, self.dtype, left, right[j], current[position])
         return current
 
-    def _accumulate(self, x: Value, y: Value, total: Value) -> Value:
-        f = self.f
-        if self.dtype.is_float:
-            return f.intrinsic("llvm.fma", x, y, total)
-        return f.op("add", total, f.op("mul", x, y))
+
+def accumulate(writer: FunctionWriter, dtype: DType, x: Value, y: Value, total: Value) -> Value:
+    """total + x * y, floats rounded once."""
+    if dtype.is_float:
+        return writer.intrinsic("llvm.fma", x, y, total)
+    return writer.op("add", total, writer.op("mul", x, y))

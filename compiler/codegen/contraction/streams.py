@@ -1,0 +1,163 @@
+"""Products of few rows: the right operand is read once, where it lies, in the order of memory, and memory sets the pace.
+
+The first phase takes some rows of rhs at a time over a stripe of columns whose sums wait in the first cache; a task is a chain of
+products of one stripe. The second adds up the chains, in order, and stores.
+"""
+
+from __future__ import annotations
+
+from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
+from pierian.compiler.codegen.contraction.microkernel import accumulate
+from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope, unravel
+from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, vector
+from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.nodes import Kernel, Store
+from pierian.compiler.schedule.contraction import Roles
+from pierian.compiler.schedule.streams import Stream
+
+# Columns that one task of the second phase stores.
+FINISHED = 2048
+
+
+def emit_stream(kernel: Kernel, name: str, roles: Roles, stream: Stream, isa: str) -> KernelCode:
+    """Native code of a contraction of few rows."""
+    sums = _Emitter(f"{name}_s", kernel, roles, stream, isa)
+    finish = _Emitter(f"{name}_f", kernel, roles, stream, isa)
+    sums.emit_sums()
+    finish.emit_results()
+    tasks = roles.batch_count * stream.chains * stream.stripes
+    chunks = -(-stream.columns // FINISHED)
+    size = roles.batch_count * stream.chains * stream.rows * stream.distance * roles.reduce.value.dtype.itemsize
+    note = (
+        f"contraction {stream.rows} x {stream.columns} x {stream.depth}, {stream.group} rows of rhs at a time over stripes of "
+        f"{stream.stripe} columns, chains of {stream.chain}"
+    )
+    return KernelCode(
+        sums.writer.finish() + finish.writer.finish(),
+        frozenset(sums.writer.declarations | finish.writer.declarations),
+        (Phase(f"{name}_s", tasks), Phase(f"{name}_f", roles.batch_count * chunks)),
+        size, 0, (note,),
+    )  # fmt: skip
+
+
+class _Emitter:
+    """Writes one phase."""
+
+    def __init__(self, name: str, kernel: Kernel, roles: Roles, stream: Stream, isa: str) -> None:
+        self.writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=isa)
+        self.frame = Frame(self.writer, kernel, stream.lanes, Dependencies())
+        self.roles = roles
+        self.stream = stream
+        self.dtype = roles.reduce.value.dtype
+        self.stores = [statement for statement in kernel.body if isinstance(statement, Store)]
+        self.scope = Scope(self.frame)
+        for axis in roles.batch:
+            self.scope.dim(axis.extent)
+
+    def emit_sums(self) -> None:
+        """Task: batch, chain, stripe, slowest first."""
+        w, s = self.writer, self.stream
+        with w.loop(w.arg("begin"), w.arg("end")) as task:
+            rest, stripe = self._divided(task.index, s.stripes)
+            batch, chain = self._divided(rest, s.chains)
+            inside = Scope(self.frame, self.scope, unravel(self.scope, batch, self.roles.batch))
+            first = w.mul(stripe, i64(s.stripe))
+            end = w.minimum(w.add(first, i64(s.stripe)), i64(s.columns))
+            begin = w.mul(chain, i64(s.chain))
+            depth = w.minimum(w.add(begin, i64(s.chain)), i64(s.depth))
+            sums = self._sums_address(batch, chain)
+            self._clear(sums, first, end)
+            whole = w.add(begin, w.op("and", w.sub(depth, begin), i64(-s.group)))
+            with w.loop(begin, whole, s.group) as group:
+                self._rows(inside, sums, group.index, s.group, first, end)
+            with w.loop(whole, depth) as single:
+                self._rows(inside, sums, single.index, 1, first, end)
+        w.ret()
+
+    def emit_results(self) -> None:
+        """Task: batch, some columns."""
+        w, s = self.writer, self.stream
+        chunks = -(-s.columns // FINISHED)
+        with w.loop(w.arg("begin"), w.arg("end")) as task:
+            batch, chunk = self._divided(task.index, chunks)
+            inside = Scope(self.frame, self.scope, unravel(self.scope, batch, self.roles.batch))
+            first = w.mul(chunk, i64(FINISHED))
+            end = w.minimum(w.add(first, i64(FINISHED)), i64(s.columns))
+            sums = self._sums_address(batch, i64(0))
+            for begin, limit, masked in self._pieces(first, end):
+                with w.loop(begin, limit, s.lanes) as column:
+                    for row in range(s.rows):
+                        self._finish(inside, sums, row, column.index, end if masked else None)
+        w.ret()
+
+    def _divided(self, value: Value, by: int) -> tuple[Value, Value]:
+        """Quotient and remainder."""
+        if by == 1:
+            return value, i64(0)
+        return self.writer.op("sdiv", value, i64(by)), self.writer.op("srem", value, i64(by))
+
+    def _pieces(self, first: Value, end: Value) -> list[tuple[Value, Value, bool]]:
+        """Whole vectors, then the masked rest."""
+        w, lanes = self.writer, self.stream.lanes
+        if self.stream.columns % lanes == 0:
+            return [(first, end, False)]
+        whole = w.add(first, w.op("and", w.sub(end, first), i64(-lanes)))
+        return [(first, whole, False), (whole, end, True)]
+
+    def _sums_address(self, batch: Value, chain: Value) -> Value:
+        """Where the sums of a chain begin: [batch, chain, row, column]."""
+        w, s = self.writer, self.stream
+        number = w.add(w.mul(batch, i64(s.chains)), chain)
+        return w.gep(self.frame.parameters.shared, self.dtype.llvm, w.mul(number, i64(s.rows * s.distance)))
+
+    def _place(self, sums: Value, row: int, column: Value) -> Value:
+        return self.writer.gep(sums, self.dtype.llvm, self.writer.add(column, i64(row * self.stream.distance)))
+
+    def _clear(self, sums: Value, first: Value, end: Value) -> None:
+        w, s = self.writer, self.stream
+        zero = constant(0, self.dtype.llvm, s.lanes)
+        with w.loop(first, end, s.lanes) as column:
+            for row in range(s.rows):
+                w.store(zero, self._place(sums, row, column.index), self.dtype.itemsize)
+
+    def _rows(self, scope: Scope, sums: Value, k: Value, count: int, first: Value, end: Value) -> None:
+        """Add the products of `count` rows of rhs, over a stripe."""
+        w, r, s = self.writer, self.roles, self.stream
+        type_ = vector(self.dtype.llvm, s.lanes)
+        points = [Scope(self.frame, scope, {r.k.name: w.add(k, i64(i))}) for i in range(count)]
+        left = [
+            [w.splat(Scope(self.frame, point, {r.m.name: i64(row)}).get(r.lhs), s.lanes) for point in points]
+            for row in range(s.rows)
+        ]
+        following = Scope(self.frame, scope, {r.k.name: w.add(k, i64(count))})
+        for begin, limit, masked in self._pieces(first, end):
+            with w.loop(begin, limit, s.lanes) as column:
+                at = column.index
+                Scope(self.frame, following, {r.n.name: at}).prefetch(r.rhs)
+                right = []
+                for point in points:
+                    inside = Scope(self.frame, point, {r.n.name: at}, r.n.name)
+                    inside.mask = inside.tail_mask(at, end) if masked else None
+                    right.append(inside.vector(r.rhs))
+                for row in range(s.rows):
+                    place = self._place(sums, row, at)
+                    total = w.load(place, type_, self.dtype.itemsize)
+                    for x, y in zip(left[row], right, strict=True):
+                        total = accumulate(w, self.dtype, x, y, total)
+                    w.store(total, place, self.dtype.itemsize)
+
+    def _finish(self, scope: Scope, sums: Value, row: int, column: Value, end: Value | None) -> None:
+        """The chains of one vector added up, and its stores."""
+        w, r, s = self.writer, self.roles, self.stream
+        type_ = vector(self.dtype.llvm, s.lanes)
+        place = self._place(sums, row, column)
+        total = w.load(place, type_, self.dtype.itemsize)
+        with w.loop(i64(1), i64(s.chains), 1, [total]) as chain:
+            at = w.gep(place, self.dtype.llvm, w.mul(chain.index, i64(s.rows * s.distance)))
+            one = w.load(at, type_, self.dtype.itemsize)
+            chain.next = [w.op("fadd" if self.dtype.is_float else "add", chain.carried[0], one)]
+        inside = Scope(self.frame, scope, {r.m.name: i64(row), r.n.name: column}, r.n.name)
+        inside.mask = inside.tail_mask(column, end) if end is not None else None
+        inside.define(ir.reduced(r.reduce.name, self.dtype), chain.results[0])
+        for store in self.stores:
+            inside.store(store.buffer, store.indices, store.value)
