@@ -74,11 +74,12 @@ class Emitter:
     def __init__(self, target: Target, level: int = LEVEL) -> None:
         self._library = _library()
         self._machine = 0
-        found = self._find(target.triple)
-        self._machine = self._library.LLVMPY_CreateTargetMachine(
-            found, target.triple.encode(), target.cpu.encode(), target.features.encode(), level, b"pic", b"default",
-            0, 0, b"",
-        )  # fmt: skip
+        with _LOCK:  # another thread may be making targets known that this one would find half done
+            found = self._find(target.triple)
+            self._machine = self._library.LLVMPY_CreateTargetMachine(
+                found, target.triple.encode(), target.cpu.encode(), target.features.encode(), level, b"pic", b"default",
+                0, 0, b"",
+            )  # fmt: skip
 
     def _find(self, triple: str) -> int:
         message = _POINTER()
@@ -164,9 +165,8 @@ def _load() -> ctypes.CDLL:
 
 
 def _initialize_all(library: ctypes.CDLL) -> None:
-    with _LOCK:
-        for name in _ALL:
-            getattr(library, f"LLVMPY_Initialize{name}")()
+    for name in _ALL:
+        getattr(library, f"LLVMPY_Initialize{name}")()
 
 
 def _string(name: str) -> str:

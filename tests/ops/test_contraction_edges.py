@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import numpy as np
 import pytest
 
 import pierian as tf
+from pierian.compiler.compile import compile_graph
+from pierian.compiler.target.features import Target, host
+from pierian.runtime.executable import Executable
 
 SIZES = [
     (1, 1, 1), (1, 1100, 70), (1, 2100, 129), (1300, 1, 67), (3, 5, 7), (13, 31, 17), (14, 32, 384), (15, 33, 385),
@@ -62,6 +66,57 @@ def test_long_sums_are_as_accurate_as_those_of_numpy(depth: int) -> None:
         found = session.run(z, {x: a, y: b})
     exact = a.astype(np.float64) @ b.astype(np.float64)
     assert np.std(found - exact) <= 1.1 * np.std(a @ b - exact)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ((1, 700), (700, 1111)),
+        ((2, 520), (520, 1040)),
+        ((4, 300), (300, 2100)),
+        ((9, 1, 70), (9, 70, 700)),
+        ((3, 5), (5, 70_000)),
+    ],
+)
+def test_few_rows_against_a_large_matrix(left: tuple[int, ...], right: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(len(left))
+    for dtype in ("float32", "float64", "int32"):
+        a, b = rng.integers(-4, 5, left).astype(dtype), rng.integers(-4, 5, right).astype(dtype)
+        graph = tf.Graph()
+        with graph.as_default():
+            x, y = tf.placeholder(dtype, left, name="a"), tf.placeholder(dtype, right, name="b")
+            z = tf.matmul(x * tf.constant(2, dtype), y) + tf.constant(1, dtype)
+        with tf.Session(graph, threads=2) as session:
+            np.testing.assert_array_equal(session.run(z, {x: a, y: b}), np.matmul(a * 2, b) + 1)
+
+
+def _other_targets() -> dict[str, Target]:
+    triple = host().triple
+    return {
+        "avx2": Target(triple, "haswell", "+avx2,+fma", "avx2", 32, 16, True, True, l2=256 * 1024),
+        "sse2": Target(triple, "x86-64", "+sse2", "sse2", 16, 16, False, False),
+        "scalar": Target(triple, "x86-64", "+sse2", "scalar", 8, 16, False, False),
+        "neon": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "neon", 16, 32, True, False),
+    }
+
+
+@pytest.mark.parametrize("isa", ["avx2", "sse2", "scalar", "neon"])
+def test_other_instruction_sets(isa: str) -> None:
+    """Code for less capable processors of this machine's kind is run; that for others is only made."""
+    target = _other_targets()[isa]
+    runs = platform.machine() in ("x86_64", "AMD64") and isa != "neon" and (isa != "avx2" or host().isa == "avx512")
+    for m, n, k, dtype in ((33, 47, 300, "float32"), (30, 70, 1700, "float64"), (2, 900, 600, "float32")):
+        rng = np.random.default_rng(m)
+        a, b = rng.integers(-4, 5, (m, k)).astype(dtype), rng.integers(-4, 5, (k, n)).astype(dtype)
+        graph = tf.Graph()
+        with graph.as_default():
+            x, y = tf.placeholder(dtype, a.shape, name="a"), tf.placeholder(dtype, b.shape, name="b")
+            z = tf.matmul(x, y)
+        compiled = compile_graph(graph, feeds=[x, y], fetches=[z], target=target)
+        if runs:
+            found = Executable(compiled.image, compiled.program, 1).run((a, b))
+            assert found is not None
+            np.testing.assert_array_equal(found[0], a @ b)
 
 
 CASES = {
