@@ -19,6 +19,7 @@ import os
 import platform
 import stat
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,10 @@ MAGIC = b"PIERIAN2"
 SUFFIX = ".program"
 # Constants beyond this are not copied to disk: reading them again would cost what compiling does.
 LARGEST_CONSTANTS = 64 << 20
+# Bytes of an entry that may be added without looking at the size of all.
+SMALL = 1 << 20
+# Seconds after which a file that is being written is nobody's any more.
+ABANDONED = 3600
 _CHECKSUM = 32
 # What reading a file that is not a whole entry of this form raises.
 UNREADABLE = (OSError, PierianError, ValueError, KeyError, TypeError, struct.error)
@@ -122,8 +127,12 @@ class ProgramCache:
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if self._is_private():
-                write_atomically(self.folder / f"{key}{SUFFIX}", _content(stored))
-                self.prune()
+                content = _content(stored)
+                # Readers check every byte: waiting for the disk would buy nothing.
+                write_atomically(self.folder / f"{key}{SUFFIX}", content, sync=False)
+                # Looking through the folder costs more than a small entry; one in sixteen pays for the others.
+                if len(content) > SMALL or key[:1] == "0":
+                    self.prune()
 
     def entries(self, verify: bool = False) -> list[Entry]:
         """All entries, those used last first; with `verify` each is read and checked."""
@@ -144,7 +153,15 @@ class ProgramCache:
             if room < 0:
                 self.remove(entry.key)
                 removed += 1
+        self._sweep()
         return removed
+
+    def _sweep(self) -> None:
+        """Remove what writers have left that were killed on the way."""
+        for path in self.folder.glob(f".*{SUFFIX}.*") if self.folder.is_dir() else ():
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < time.time() - ABANDONED:
+                    path.unlink()
 
     def remove(self, key: str) -> None:
         """Remove an entry."""

@@ -140,14 +140,16 @@ def _external(source: Path, name: str, offset: int, length: int) -> bytes:
         raise FormatError("external data cannot be read", where=f"{source}, {name}", got=error.strerror) from None
 
 
-def write_atomically(target: Path, content: bytes) -> None:
-    """Write a file so that it is whole or not there: beside it first, synced, then renamed."""
+def write_atomically(target: Path, content: bytes, sync: bool = True) -> None:
+    """Write a file so that it is whole or not there: beside it first, synced, then renamed. Without `sync` a machine that loses its
+    power may leave a file that is not whole."""
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except BaseException:

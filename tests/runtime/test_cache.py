@@ -125,6 +125,35 @@ def test_what_was_used_longest_ago_goes_first(folder: Path) -> None:
     assert files(folder) == sorted(paths[2:])
 
 
+def test_writing_keeps_the_bound_and_sweeps_up(folder: Path) -> None:
+    small()
+    (path,) = files(folder)
+    left, fresh = folder / f".{path.name}.left", folder / f".{path.name}.fresh"
+    for name in (left, fresh):
+        name.write_bytes(b"half")
+    os.utime(left, (1000, 1000))
+    key = path.name.removesuffix(SUFFIX)
+    stored = ProgramCache(folder, 1 << 30).load(key)
+    assert stored is not None
+    size = path.stat().st_size
+    store = ProgramCache(folder, 5 * size)
+    for number in range(64):
+        store.store(f"{number % 16:x}{number:039x}", stored)
+        assert sum(one.stat().st_size for one in files(folder)) <= (5 + 16) * size
+    assert not left.exists() and fresh.exists()
+
+
+def test_many_processes_write_at_once(tmp_path: Path) -> None:
+    environment = dict(os.environ, PIERIAN_CACHE=str(tmp_path / "cache"), PIERIAN_NUM_THREADS="1")
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import test_cache as t; print(t.small().tobytes().hex())"
+    command = [sys.executable, "-c", program, str(Path(__file__).parent)]
+    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(4)]
+    results = {process.communicate()[0] for process in running}
+    assert len(results) == 1 and all(process.returncode == 0 for process in running)
+    assert [entry.problem for entry in ProgramCache(tmp_path / "cache", 1 << 30).entries(verify=True)] == [""]
+    assert not list((tmp_path / "cache").glob(".*"))
+
+
 def test_many_writers_at_once(folder: Path) -> None:
     results: list[Any] = []
     threads = [threading.Thread(target=lambda: results.append(small())) for _ in range(8)]
