@@ -46,10 +46,9 @@ def _pool_code() -> Code:
     return load(*pool_code())
 
 
-def pool_functions() -> tuple[int, int]:
-    """Addresses of the pool's create and destroy."""
-    code = _pool_code()
-    return code.address("pierian_pool_create"), code.address("pierian_pool_destroy")
+def pool_function(name: str) -> int:
+    """The address of one of the pool's functions (see `pierian.compiler.codegen.threads`)."""
+    return _pool_code().address(f"pierian_{name}")
 
 
 class Executable:

@@ -1,4 +1,5 @@
-"""The process's native thread pools: one for each number of threads, made when first needed, shared by all sessions."""
+"""The process's native thread pool, made when first needed and shared by all sessions, each with the share it asks for: however many
+sessions run at once, and whatever they ask for, no more threads work than the largest share has, besides the callers."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ from pierian.compiler.errors import ArgumentError
 from pierian.compiler.target.machine import default_threads
 
 _LOCK = threading.Lock()
-_POOLS: dict[int, int] = {}  # threads -> address
+_POOL: list[int] = []  # its address, once there is one
+_POOLS: dict[int, int] = {}  # threads -> address of a share
+_SHARES: dict[int, ctypes.Array[ctypes.c_size_t]] = {}  # their memory
 _USERS: weakref.WeakSet[UsesThreads] = weakref.WeakSet()
 
 
@@ -30,7 +33,7 @@ def thread_count(requested: int | None = None) -> int:
 
 
 def pool_address(threads: int) -> int:
-    """The pool with that many threads; 0 for a single thread, which needs none."""
+    """The share with that many threads; 0 for a single thread, which needs none."""
     if threads <= 1:
         return 0
     found = _POOLS.get(threads)
@@ -43,24 +46,39 @@ def pool_address(threads: int) -> int:
 
 
 def _create(threads: int) -> int:
-    from pierian.runtime.executable import pool_functions
+    """A share of the pool, which gets more threads if it has fewer."""
+    from pierian.compiler.codegen.threads import CORE, PARALLEL, SHARE, THREADS
+    from pierian.runtime.executable import pool_function
 
-    create, _ = pool_functions()
-    return ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int64)(create)(threads) or 0
+    if not _POOL:
+        create = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int64)(pool_function("pool_create"))
+        pool = create(threads)
+        if not pool:
+            return 0
+        _POOL.append(pool)
+    grow = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(pool_function("pool_grow"))
+    fields = {PARALLEL: pool_function("parallel"), THREADS: grow(_POOL[0], threads), CORE: _POOL[0]}
+    share = (ctypes.c_size_t * (SHARE // 8))(*(fields[at] for at in range(0, SHARE, 8)))
+    _SHARES[threads] = share
+    return ctypes.addressof(share)
 
 
 def close_pools() -> None:
-    """End all workers, while nothing runs. Sessions that are used again make new pools."""
-    from pierian.runtime.executable import pool_functions
+    """End all workers, while nothing runs. Sessions that are used again make a new pool."""
+    from pierian.runtime.executable import pool_function
 
     with _LOCK:
         for user in list(_USERS):
             user.forget_threads()
-        if _POOLS:
-            _, destroy = pool_functions()
-            for address in _POOLS.values():
-                ctypes.CFUNCTYPE(None, ctypes.c_void_p)(destroy)(address)
-            _POOLS.clear()
+        if _POOL:
+            ctypes.CFUNCTYPE(None, ctypes.c_void_p)(pool_function("pool_destroy"))(_POOL[0])
+        _forget()
+
+
+def _forget() -> None:
+    _POOL.clear()
+    _POOLS.clear()
+    _SHARES.clear()
 
 
 class UsesThreads(Protocol):
@@ -80,7 +98,7 @@ def _after_fork() -> None:
     """Workers do not exist in a child process; their memory is left alone."""
     global _LOCK
     _LOCK = threading.Lock()
-    _POOLS.clear()
+    _forget()
     for user in list(_USERS):
         user.forget_threads()
 

@@ -1,6 +1,7 @@
 """The native thread pool, as LLVM IR: the same code serves compiled graphs in memory and in C libraries.
 
     ptr  pierian_pool_create(i64 threads)       threads includes the caller's
+    i64  pierian_pool_grow(ptr pool, i64 threads)    how many it has then
     void pierian_pool_destroy(ptr pool)
     void pierian_parallel(ptr pool, ptr phase, ptr args, i64 tasks, ptr scratch, i64 stride)
 
@@ -9,6 +10,9 @@ tasks from a shared counter until none is left, and leaves; the caller closes th
 only for those that have joined, so a worker still asleep costs nothing. Workers that find nothing to do spin for some tens of
 microseconds (back-to-back kernels) and then sleep on a futex. A second caller of a busy pool runs its tasks by itself, as does
 a caller without a pool, so that no more threads run than the pool has.
+
+A caller may have a share of a pool: a record of its own, with the first fields of a pool, that says how many of the pool's threads
+work for it. All shares are busy when one is, and the pool's workers wait in one place, whichever share they have worked for.
 """
 
 from __future__ import annotations
@@ -18,10 +22,13 @@ from pierian.compiler.codegen.writer import NULL, FunctionWriter, Value, i32, i6
 # Layout of the pool in bytes; what different threads write lies on cache lines of its own.
 PARALLEL = 0  # address of pierian_parallel, for code in other modules
 THREADS = 8  # how many threads work, the caller included
-STOP = 16  # i32: workers shall end
+CORE = 16  # address of the pool; of the record itself in a pool
+SHARE = 24  # bytes of a share: the fields up to here
+STOP = 32  # i32: workers shall end
+WORKERS = 40  # i64: how many have been started
 EPOCH = 64  # i32, futex: counts opened regions
 SLEEPERS = 128  # i32: workers in futex wait
-STATE = 192  # i32: bit 30 open; below it how many workers have joined
+STATE = 192  # i32: bit 30 open; then, 8 bits each: how many workers may join, have joined, are at work
 BUSY = 256  # i32: a caller holds the pool
 NEXT = 320  # i64: next task to take
 PHASE, ARGS, TASKS, SCRATCH, STRIDE, CHUNK = 384, 392, 400, 408, 416, 424
@@ -30,6 +37,7 @@ MAX_THREADS = 256
 SIZE = HANDLES + 8 * MAX_THREADS
 
 _OPEN = 1 << 30
+_MAY_JOIN, _HAVE_JOINED, _COUNT = 16, 8, 0xFF
 _SPINS = 3000
 _CHUNKS = 16  # for each thread
 _FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # private to the process
@@ -79,7 +87,7 @@ def _atomic_load(f: FunctionWriter, pool: Value, offset: int, order: str = "acqu
 
 
 def _work() -> str:
-    """Take chunks until no task is left; `number` says whose scratch memory to use."""
+    """Take chunks until no task is left; `number` of the thread in this region says whose scratch memory to use."""
     f = FunctionWriter("pierian_pool_work", "void", [("pool", "ptr"), ("number", "i64")])
     pool = f.arg("pool")
     phase, args = _load(f, pool, PHASE, "ptr"), _load(f, pool, ARGS, "ptr")
@@ -101,8 +109,8 @@ def _work() -> str:
 
 
 def _worker(futex: int, relax: str) -> str:
-    """A worker's life. Its argument is the address of its own handle, from which pool and number follow."""
-    f = FunctionWriter("pierian_pool_worker", "ptr", [("pool", "ptr"), ("number", "i64")])
+    """A worker's life."""
+    f = FunctionWriter("pierian_pool_worker", "ptr", [("pool", "ptr")])
     pool = f.arg("pool")
     seen = f.alloca("i32")
     spins = f.alloca("i64")
@@ -140,15 +148,18 @@ def _worker(futex: int, relax: str) -> str:
     f.start(join)
     state = _atomic_load(f, pool, STATE)
     is_open = f.cmp("icmp ne", f.op("and", state, i32(_OPEN)), i32(0))
+    joined = _count(f, state, _HAVE_JOINED)
+    has_room = f.cmp("icmp ult", joined, _count(f, state, _MAY_JOIN))
     attempt = f.label("attempt")
-    f.cond_br(is_open, attempt, wait)
+    f.cond_br(f.op("and", is_open, has_room), attempt, wait)
     f.start(attempt)
-    more = f.op("add", state, i32(1))
+    # Room and region are in one word: where the exchange succeeds, what was read still holds.
+    more = f.op("add", state, i32((1 << _HAVE_JOINED) + 1))
     pair = f.emit(f"cmpxchg {_field(f, pool, STATE)}, {state}, {more} seq_cst seq_cst", "{ i32, i1 }")
     taken = f.emit(f"extractvalue {pair}, 1", "i1")
     f.cond_br(taken, work, join)
     f.start(work)
-    f.call("pierian_pool_work", "void", [pool, f.arg("number")])
+    f.call("pierian_pool_work", "void", [pool, f.cast("zext", f.op("add", joined, i32(1)), "i64")])
     _atomic(f, "sub", pool, STATE, i32(1))
     f.br(wait)
     f.start(end)
@@ -156,14 +167,16 @@ def _worker(futex: int, relax: str) -> str:
     return f.finish() + _trampoline()
 
 
+def _count(f: FunctionWriter, state: Value, shift: int) -> Value:
+    return f.op("and", f.op("lshr", state, i32(shift)), i32(_COUNT))
+
+
 def _trampoline() -> str:
-    """pthread's start routine: the argument points at the worker's handle inside the pool (64 KiB aligned)."""
+    """pthread's start routine: the argument points at the worker's handle inside the pool, which is aligned."""
     f = FunctionWriter("pierian_pool_start", "ptr", [("handle", "ptr")])
     address = f.emit(f"ptrtoint {f.arg('handle')} to i64", "i64")
     base = f.op("and", address, i64(-POOL_ALIGNMENT))
-    number = f.op("sdiv", f.sub(f.sub(address, base), i64(HANDLES)), i64(8))
-    pool = f.emit(f"inttoptr {base} to ptr", "ptr")
-    f.ret(f.call("pierian_pool_worker", "ptr", [pool, f.add(number, i64(1))]))
+    f.ret(f.call("pierian_pool_worker", "ptr", [f.emit(f"inttoptr {base} to ptr", "ptr")]))
     return f.finish()
 
 
@@ -177,17 +190,18 @@ def _parallel(linkage: str, futex: int, relax: str) -> str:
         [("pool", "ptr"), ("phase", "ptr"), ("args", "ptr"), ("tasks", "i64"), ("scratch", "ptr"), ("stride", "i64")],
         linkage,
     )
-    pool, tasks = f.arg("pool"), f.arg("tasks")
+    share, tasks = f.arg("pool"), f.arg("tasks")
     alone, several, claim, shared, wake, work, wait, relaxed, close = (
         f.label(n) for n in ("alone", "several", "claim", "shared", "wake", "work", "wait", "relaxed", "close")
     )
-    without = f.cmp("icmp eq", pool, NULL)
+    without = f.cmp("icmp eq", share, NULL)
     single = f.cmp("icmp sle", tasks, i64(1))
     f.cond_br(f.op("or", without, single), alone, several)
     f.start(several)
-    threads = _load(f, pool, THREADS, "i64")
+    threads = _load(f, share, THREADS, "i64")
     f.cond_br(f.cmp("icmp sgt", threads, i64(1)), claim, alone)
     f.start(claim)
+    pool = _load(f, share, CORE, "ptr")
     pair = f.emit(f"cmpxchg {_field(f, pool, BUSY)}, i32 0, i32 1 seq_cst seq_cst", "{ i32, i1 }")
     f.cond_br(f.emit(f"extractvalue {pair}, 1", "i1"), shared, alone)
     f.start(alone)
@@ -201,14 +215,16 @@ def _parallel(linkage: str, futex: int, relax: str) -> str:
     chunk = f.intrinsic("llvm.smax", f.op("sdiv", tasks, parts), i64(1))
     f.store(chunk, _field(f, pool, CHUNK), 8)
     f.line(f"store atomic i64 0, {_field(f, pool, NEXT)} release, align 8")
-    f.line(f"store atomic i32 {_OPEN}, {_field(f, pool, STATE)} seq_cst, align 4")
+    room = f.cast("trunc", f.op("sub", threads, i64(1)), "i32")
+    opened = f.op("or", f.op("shl", room, i32(_MAY_JOIN)), i32(_OPEN))
+    f.line(f"store atomic {opened}, {_field(f, pool, STATE)} seq_cst, align 4")
     _atomic(f, "add", pool, EPOCH, i32(1))
     sleepers = _atomic_load(f, pool, SLEEPERS, "seq_cst")
     f.cond_br(f.cmp("icmp ne", sleepers, i32(0)), wake, work)
     f.start(wake)
     word = _field(f, pool, EPOCH)
     f.emit(
-        f"call i64 (i64, ...) @syscall(i64 {futex}, {word}, i32 {_FUTEX_WAKE}, i32 {MAX_THREADS}, ptr null, ptr null, i32 0)",
+        f"call i64 (i64, ...) @syscall(i64 {futex}, {word}, i32 {_FUTEX_WAKE}, {room}, ptr null, ptr null, i32 0)",
         "i64",
     )
     f.br(work)
@@ -220,7 +236,7 @@ def _parallel(linkage: str, futex: int, relax: str) -> str:
     f.br(wait)
     f.start(wait)
     joined = _atomic_load(f, pool, STATE)
-    f.cond_br(f.cmp("icmp eq", joined, i32(0)), close, relaxed)
+    f.cond_br(f.cmp("icmp eq", f.op("and", joined, i32(_COUNT)), i32(0)), close, relaxed)
     f.start(relaxed)
     f.line(relax)
     count = f.load(spun, "i64", 8)
@@ -236,7 +252,6 @@ def _parallel(linkage: str, futex: int, relax: str) -> str:
 
 def _create(linkage: str) -> str:
     f = FunctionWriter("pierian_pool_create", "ptr", [("threads", "i64")], linkage)
-    wanted = f.intrinsic("llvm.smax", f.minimum(f.arg("threads"), i64(MAX_THREADS)), i64(1))
     pool = f.call("aligned_alloc", "ptr", [i64(POOL_ALIGNMENT), i64(POOL_ALIGNMENT)])
     with f.when(f.cmp("icmp eq", pool, NULL)):
         f.ret(NULL)
@@ -244,17 +259,25 @@ def _create(linkage: str) -> str:
     f.line(f"call void @llvm.memset.p0.i64({pool}, i8 0, i64 {POOL_ALIGNMENT}, i1 false)")
     f.declarations.add("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
     f.store(Value("@pierian_parallel", "ptr"), _field(f, pool, PARALLEL), 8)
-    started = f.alloca("i64")
-    f.store(i64(1), started, 8)
-    with f.loop(i64(1), wanted) as loop:
-        handle = f.gep(_field(f, pool, HANDLES), "i64", f.sub(loop.index, i64(1)))
-        start = Value("@pierian_pool_start", "ptr")
-        failed = f.call("pthread_create", "i32", [handle, NULL, start, handle])
-        number = f.load(started, "i64", 8)
-        grown = f.select(f.cmp("icmp eq", failed, i32(0)), f.op("add", number, i64(1)), number)
-        f.store(grown, started, 8)
-    f.store(f.load(started, "i64", 8), _field(f, pool, THREADS), 8)
+    f.store(pool, _field(f, pool, CORE), 8)
+    f.store(f.call("pierian_pool_grow", "i64", [pool, f.arg("threads")]), _field(f, pool, THREADS), 8)
     f.ret(pool)
+    return f.finish() + _grow(linkage)
+
+
+def _grow(linkage: str) -> str:
+    """More workers, as long as the system gives threads. The caller sees to it that nobody else grows the pool meanwhile."""
+    f = FunctionWriter("pierian_pool_grow", "i64", [("pool", "ptr"), ("threads", "i64")], linkage)
+    pool = f.arg("pool")
+    wanted = f.intrinsic("llvm.smax", f.minimum(f.arg("threads"), i64(MAX_THREADS)), i64(1))
+    with f.loop(f.add(_load(f, pool, WORKERS, "i64"), i64(1)), wanted) as loop:
+        started = _load(f, pool, WORKERS, "i64")
+        with f.when(f.cmp("icmp eq", f.add(started, i64(1)), loop.index)):  # none has failed yet
+            handle = f.gep(_field(f, pool, HANDLES), "i64", started)
+            failed = f.call("pthread_create", "i32", [handle, NULL, Value("@pierian_pool_start", "ptr"), handle])
+            one = f.cast("zext", f.cmp("icmp eq", failed, i32(0)), "i64")
+            f.store(f.op("add", started, one), _field(f, pool, WORKERS), 8)
+    f.ret(f.minimum(wanted, f.add(_load(f, pool, WORKERS, "i64"), i64(1))))
     return f.finish() + "\n".join(sorted(f.declarations)) + "\n"
 
 
@@ -269,8 +292,7 @@ def _destroy(linkage: str, futex: int) -> str:
             f"call i64 (i64, ...) @syscall(i64 {futex}, {word}, i32 {_FUTEX_WAKE}, i32 {MAX_THREADS}, ptr null, ptr null, i32 0)",
             "i64",
         )
-        workers = f.sub(_load(f, pool, THREADS, "i64"), i64(1))
-        with f.loop(i64(0), workers) as loop:
+        with f.loop(i64(0), _load(f, pool, WORKERS, "i64")) as loop:
             handle = f.load(f.gep(_field(f, pool, HANDLES), "i64", loop.index), "i64", 8)
             f.call("pthread_join", "i32", [handle, NULL])
         f.call("free", "void", [pool])
