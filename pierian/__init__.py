@@ -54,8 +54,8 @@ _ALIASES = {
     "reduce_any": "any", "reduce_all": "all", "reduce_logsumexp": "logsumexp", "reduce_variance": "var",
     "reduce_std": "std", "mul": "multiply", "sub": "subtract", "div": "divide", "truediv": "divide",
     "floordiv": "floor_divide", "mod": "remainder", "neg": "negative", "power": "pow", "transpose": "permute_dims",
-    "astype": "cast", "take": "gather", "clip_by_value": "clip", "bool": "bool_",
-    "reverse": "flip",
+    "astype": "cast", "take": "gather", "cumulative_sum": "cumsum", "cumulative_prod": "cumprod", "clip_by_value": "clip",
+    "bool": "bool_", "reverse": "flip",
 }  # fmt: skip
 
 _BY_NAME = {name: home for home, names in _HOMES.items() for name in names}

@@ -73,6 +73,8 @@ class Frame:
         self.buffers: dict[str, Buffer] = {buffer.name: buffer for buffer in kernel.buffers}
         self.parameters = Parameters(writer, kernel)
         self.dependencies = dependencies
+        # Buffers whose whole vectors are stored past the caches, at multiples of a vector's bytes.
+        self.streamed: frozenset[str] = frozenset()
 
 
 def unravel(scope: Scope, index: Value, axes: Sequence[Axis]) -> dict[str, Value]:
@@ -265,19 +267,16 @@ class Scope:
         base = self.frame.parameters.buffers[name]
         where = address(buffer, indices)
         lanes = self.frame.lanes
-        varying = symbols(where.known) & self.vector_axes
-        computed_varies = any(self.varies(value) for value, _ in where.computed)
-        if lanes == 1 or not (varying or computed_varies):
+        if not self._varies_over_lanes(where):
             pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
             return memory_load(self.writer, pointer, buffer.dtype, 1)
-        if not computed_varies and self._is_linear(where.known, varying):
-            stride = self._lane_step(where.known, varying)
-            if stride.text == "1":
-                pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
-                return self._load_consecutive(pointer, buffer.dtype)
-            if stride.text == "0":
-                pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
-                return self.writer.splat(memory_load(self.writer, pointer, buffer.dtype, 1), lanes)
+        stride = self._constant_step(where)
+        if stride in ("1", "-1"):
+            pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
+            return self._load_consecutive(pointer, buffer.dtype, stride == "-1")
+        if stride == "0":
+            pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
+            return self.writer.splat(memory_load(self.writer, pointer, buffer.dtype, 1), lanes)
         return self._gather(base, buffer.dtype, self._vector_offset(where))
 
     def prefetch(self, load: Scalar) -> None:
@@ -308,17 +307,23 @@ class Scope:
             offset = self.writer.op("add", offset, factor)
         return offset
 
-    def _load_consecutive(self, pointer: Value, dtype: DType) -> Value:
+    def _load_consecutive(self, pointer: Value, dtype: DType, backwards: bool = False) -> Value:
+        """Neighbouring elements, the first at `pointer`; backwards the following lanes lie before it."""
         lanes = self.frame.lanes
+        if backwards:
+            pointer = self.writer.gep(pointer, dtype.llvm, i64(1 - lanes))
         if self.mask is None:
-            return memory_load(self.writer, pointer, dtype, lanes)
-        type_ = vector(dtype.llvm, lanes)
-        loaded = self.writer.call(
-            f"llvm.masked.load.{mangle(type_)}.p0",
-            type_,
-            [pointer, Value(str(dtype.itemsize), "i32"), self.mask, constant(0, dtype.llvm, lanes)],
-        )
-        return to_register(self.writer, loaded, dtype)
+            loaded = memory_load(self.writer, pointer, dtype, lanes)
+        else:
+            type_ = vector(dtype.llvm, lanes)
+            mask = self._reversed(self.mask) if backwards else self.mask
+            loaded = self.writer.call(
+                f"llvm.masked.load.{mangle(type_)}.p0",
+                type_,
+                [pointer, Value(str(dtype.itemsize), "i32"), mask, constant(0, dtype.llvm, lanes)],
+            )
+            loaded = to_register(self.writer, loaded, dtype)
+        return self._reversed(loaded) if backwards else loaded
 
     def _gather(self, base: Value, dtype: DType, offset: Value) -> Value:
         lanes = self.frame.lanes
@@ -334,36 +339,63 @@ class Scope:
 
     def store(self, name: str, indices: Sequence[Index], value: Scalar) -> None:
         """Write an expression to a buffer at the point (or the lanes) this scope stands at."""
+        where = address(self.frame.buffers[name], indices)
+        self.put(name, indices, self.vector(value) if self._varies_over_lanes(where) else self.get(value))
+
+    def put(self, name: str, indices: Sequence[Index], value: Value) -> None:
+        """Write a value, a vector where the place varies over lanes, to a buffer."""
         buffer = self.frame.buffers[name]
         base = self.frame.parameters.buffers[name]
         where = address(buffer, indices)
-        lanes = self.frame.lanes
-        varying = symbols(where.known) & self.vector_axes
-        computed_varies = any(self.varies(one) for one, _ in where.computed)
-        if lanes == 1 or not (varying or computed_varies):
-            result = to_memory(self.writer, self.get(value), buffer.dtype)
+        result = to_memory(self.writer, value, buffer.dtype)
+        if not self._varies_over_lanes(where):
             if lanes_of(result.type) > 1:
                 result = self.writer.extract(result, 0)
             pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
             self.writer.store(result, pointer, buffer.dtype.itemsize)
             return
-        result = to_memory(self.writer, self.vector(value), buffer.dtype)
-        if not computed_varies and self._is_linear(where.known, varying):
-            stride = self._lane_step(where.known, varying)
-            if stride.text == "1":
-                pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
-                self._store_consecutive(result, pointer, buffer.dtype)
-                return
+        stride = self._constant_step(where)
+        if stride in ("1", "-1"):
+            pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
+            self._store_consecutive(result, pointer, buffer, stride == "-1")
+            return
         self._scatter(result, base, buffer.dtype, self._vector_offset(where))
 
-    def _store_consecutive(self, result: Value, pointer: Value, dtype: DType) -> None:
-        if self.mask is None:
+    def _varies_over_lanes(self, where: Address) -> bool:
+        if self.frame.lanes == 1:
+            return False
+        return bool(symbols(where.known) & self.vector_axes) or any(self.varies(one) for one, _ in where.computed)
+
+    def _constant_step(self, where: Address) -> str:
+        """How far addresses of neighbouring lanes lie apart, as the text of a number; empty where that is not one number."""
+        varying = symbols(where.known) & self.vector_axes
+        if any(self.varies(one) for one, _ in where.computed) or not self._is_linear(where.known, varying):
+            return ""
+        return self._lane_step(where.known, varying).text
+
+    def _reversed(self, value: Value) -> Value:
+        """The lanes in the opposite order."""
+        lanes = lanes_of(value.type)
+        order = ", ".join(f"i32 {lanes - 1 - lane}" for lane in range(lanes))
+        return self.writer.emit(f"shufflevector {value}, {value.type} poison, <{lanes} x i32> <{order}>", value.type)
+
+    def _store_consecutive(self, result: Value, pointer: Value, buffer: Buffer, backwards: bool = False) -> None:
+        dtype = buffer.dtype
+        mask = self.mask
+        if backwards:
+            result = self._reversed(result)
+            pointer = self.writer.gep(pointer, dtype.llvm, i64(1 - self.frame.lanes))
+            mask = self._reversed(mask) if mask is not None else None
+        if mask is None and buffer.name in self.frame.streamed and not backwards:
+            self.writer.store(result, pointer, dtype.itemsize * self.frame.lanes, ", !nontemporal !{i32 1}")
+            return
+        if mask is None:
             self.writer.store(result, pointer, dtype.itemsize)
             return
         self.writer.call(
             f"llvm.masked.store.{mangle(result.type)}.p0",
             "void",
-            [result, pointer, Value(str(dtype.itemsize), "i32"), self.mask],
+            [result, pointer, Value(str(dtype.itemsize), "i32"), mask],
         )
 
     def _scatter(self, result: Value, base: Value, dtype: DType, offset: Value) -> None:

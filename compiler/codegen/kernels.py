@@ -17,6 +17,10 @@ def emit_kernel(kernel: Kernel, name: str, target: Target) -> KernelCode:
         from pierian.compiler.codegen.serial import emit_serial
 
         return emit_serial(kernel, name, target)
+    if kernel.kind == "scan":
+        from pierian.compiler.codegen.loops.scans import emit_scan
+
+        return emit_scan(kernel, name, target)
     from pierian.compiler.codegen.loops.emit import emit_loop
 
     return emit_loop(kernel, name, target)

@@ -16,7 +16,7 @@ from pierian.compiler.dim import Dim, Symbolic, evaluate
 from pierian.compiler.dtype import DType
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.kernel import scalar as ir
-from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce
+from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Scan
 from pierian.compiler.kernel.program import Branch, Copy, Launch, Program, Step
 from pierian.compiler.kernel.scalar import Index, Scalar, load_parts
 
@@ -111,6 +111,9 @@ def interpret(kernel: Kernel, buffers: Sequence[Array], dims: Sequence[int]) -> 
             if isinstance(statement, Reduce):
                 reduced[statement.name] = _reduce(statement, arrays, outer, reduced)
                 continue
+            if isinstance(statement, Scan):
+                _scan(statement, arrays, outer, reduced)
+                continue
             for point in _points(statement.axes, outer):
                 values = _Point(arrays, point, reduced)
                 index = values.place(statement.buffer, statement.indices)
@@ -132,6 +135,16 @@ def _reduce(reduce: Reduce, arrays: dict[str, Array], outer: dict[str, int], red
     for value in values:
         total = kind.type(_COMBINE[reduce.combiner](total, value))
     return total
+
+
+def _scan(scan: Scan, arrays: dict[str, Array], outer: dict[str, int], reduced: dict[str, Any]) -> None:
+    kind = scan.value.dtype.numpy.type
+    total = _neutral(scan.combiner, scan.value.dtype)
+    for point in _points(scan.axes, outer):
+        values = _Point(arrays, point, reduced)
+        following = kind(_COMBINE[scan.combiner](total, values.of(scan.value)))
+        arrays[scan.buffer][values.place(scan.buffer, scan.indices)] = total if scan.exclusive else following
+        total = following
 
 
 def _neutral(combiner: str, dtype: DType) -> Any:

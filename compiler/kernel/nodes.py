@@ -3,6 +3,7 @@
     Kernel     name(buffers; dims) over axes { statements }
     Statement  Reduce name = combiner over axes of value
              | Store  buffer[indices] = value, for all points of axes
+             | Scan   buffer[indices] = combiner of the values so far, point after point of one axis
     Axis       a named symbol `%x` running over 0 <= %x < extent
 
 A kernel runs its statements in order at every point of its *outer* axes. A statement adds axes of its own
@@ -37,8 +38,8 @@ COMBINERS = ("sum", "prod", "max", "min", "any", "all", "argmax", "argmin")
 
 # How a kernel is scheduled. loop: pointwise and row kernels. contraction: one sum of products, tiled and packed.
 # serial: outer points run one after the other in order, so that stores may collide (scatter): later points
-# see what earlier ones stored, and the first outer axes listed in `parallel` axes may still run apart.
-KINDS = ("loop", "contraction", "serial")
+# see what earlier ones stored, and the first outer axes listed in `parallel` axes may still run apart. scan: one Scan.
+KINDS = ("loop", "contraction", "serial", "scan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,18 @@ class Store:
     indices: tuple[Index, ...]
     value: Scalar
     axes: tuple[Axis, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scan(Store):
+    """A store that walks its one axis in order: what is stored is `combiner` (as of a Reduce, no position) of the values at all
+    points up to this one; with `exclusive` up to the one before, so that the identity comes first. Backwards is an index map.
+
+    The order of combination is fixed by the sizes alone, never by the number of threads.
+    """
+
+    combiner: str = "sum"
+    exclusive: bool = False
 
 
 Statement = Union[Reduce, Store]

@@ -11,7 +11,7 @@ Expressions used more than once get names; a statement with inner axes says `for
 from __future__ import annotations
 
 from pierian.compiler.kernel import scalar as ir
-from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce
+from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Scan
 from pierian.compiler.kernel.program import Branch, Copy, Launch, Program, Step
 from pierian.compiler.kernel.scalar import Index, Scalar
 
@@ -29,6 +29,8 @@ def print_kernel(kernel: Kernel, name: str = "kernel") -> str:
             lines.append(f"  {statement.name} = {statement.combiner} over {over} of {value}")
         else:
             target = f"{statement.buffer}[{', '.join(namer.index(i, lines) for i in statement.indices)}]"
+            if isinstance(statement, Scan):
+                value = f"{'exclusive ' * statement.exclusive}{statement.combiner} so far of {value}"
             lines.append(f"  {target} = {value}" + (f"  for {over}" if over else ""))
     return "\n".join([*lines, "}", ""])
 

@@ -4,6 +4,7 @@ asks for the elements it needs, down to loads from memory. Index maps compose on
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from pierian.compiler.dim import Dim, Symbolic, substitute, symbol, symbols
 from pierian.compiler.dtype import DType, int64
@@ -12,7 +13,7 @@ from pierian.compiler.fusion.cluster import Cluster, Fusion, broadcast_index, re
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.builder import ScalarBuilder
-from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Statement, Store
+from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Scan, Statement, Store
 from pierian.compiler.kernel.program import Launch
 from pierian.compiler.kernel.scalar import Index, Scalar
 from pierian.compiler.location import union
@@ -94,6 +95,12 @@ class KernelBuilder:
         self.kind = "serial"
         self.axes = list(axes)
         self.body.append(Store(buffer, tuple(index), value, inner))
+
+    def scan(self, axes: tuple[Axis, ...], statement: Scan) -> None:
+        """At every point of `axes`, walk the statement's axis in order."""
+        self.kind = "scan"
+        self.axes = list(axes)
+        self.body.append(statement)
 
     # --- pulling -------------------------------------------------------------------------------------------
 
@@ -283,7 +290,7 @@ class _Renamer:
         if isinstance(statement, Reduce):
             return Reduce(statement.name, statement.combiner, axes, value)
         indices = tuple(self.index(entry) for entry in statement.indices)
-        return Store(self.buffers[statement.buffer], indices, value, axes)
+        return replace(statement, buffer=self.buffers[statement.buffer], indices=indices, value=value, axes=axes)
 
     def index(self, entry: Index) -> Index:
         return self.expression(entry) if isinstance(entry, Scalar) else substitute(entry, self.sizes)

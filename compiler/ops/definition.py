@@ -16,7 +16,7 @@ Tensor = Value
 # The families; importing one registers its operators.
 FAMILIES = (
     "state", "creation", "arithmetic", "elementary", "comparison", "logical", "cast", "reduction", "contraction", "movement",
-    "convolution", "indexing", "random", "activation", "losses", "control",
+    "convolution", "cumulative", "indexing", "random", "activation", "losses", "control",
 )  # fmt: skip
 
 _REGISTRY: dict[str, Operator] = {}

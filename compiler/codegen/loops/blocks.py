@@ -35,6 +35,8 @@ class BlockEmitter(SquareEmitter):
         note = f"{plan.kind} over {axes}, {plan.lanes} lanes x {plan.unroll}, tasks {phases[0].tasks}"
         if split is not None:
             note += f", reduction cut into blocks of {BLOCK}"
+        if self.streamed:
+            note += f", {', '.join(sorted(self.streamed))} stored past the caches"
         return KernelCode("\n".join(self.texts), frozenset(self.declarations), tuple(phases), shared, 0, (note,))
 
     def _split(self) -> tuple[Sequence[Reduce], Dim, Dim] | None:

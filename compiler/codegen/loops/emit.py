@@ -19,4 +19,4 @@ def emit_loop(kernel: Kernel, name: str, target: Target) -> KernelCode:
     """Native code of a loop kernel."""
     kernel = expand_kernel(collapse(keep_rows(kernel)))
     plan = choose_plan(kernel, target)
-    return BlockEmitter(vector_axis_last(kernel, plan), name, plan, target.isa).emit()
+    return BlockEmitter(vector_axis_last(kernel, plan), name, plan, target).emit()

@@ -12,29 +12,44 @@ from pierian.compiler.codegen.loops.plan import (
     GRAIN,
     Plan,
 )
+from pierian.compiler.codegen.streaming import streamed_buffers, write_both_ways
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, i64, is_literal, like
 from pierian.compiler.dim import floordiv, maximum, product
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Statement, Store
 from pierian.compiler.schedule.rows import cost, groups
+from pierian.compiler.target.features import Target
 
 
 class RowEmitter:
     """Loops over outer points, each of which walks its inner axes in vectors."""
 
-    def __init__(self, kernel: Kernel, name: str, plan: Plan, isa: str) -> None:
+    def __init__(self, kernel: Kernel, name: str, plan: Plan, target: Target) -> None:
         self.kernel = kernel
-        self.isa = isa
+        self.isa = target.isa
         self.name = name
         self.plan = plan
+        self.streamed = self._streamed(target)
         self.dependencies = Dependencies()
         self.texts: list[str] = []
         self.declarations: set[str] = set()
 
+    def _streamed(self, target: Target) -> frozenset[str]:
+        """Results stored past the caches: those of whole vectors one after the other."""
+        if self.plan.kind == "pointwise":
+            along = frozenset({self.plan.vector_axis})
+        elif self.plan.kind == "rows":
+            along = frozenset(s.axes[-1].name for s in self.kernel.body if s.axes)
+        else:
+            return frozenset()
+        return streamed_buffers(self.kernel, self.plan.lanes, along, target)
+
     def _function(self, suffix: str, write: Callable[[FunctionWriter, Frame], None], lanes: int) -> str:
         name = f"{self.name}_{suffix}"
         writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=self.isa)
-        write(writer, Frame(writer, self.kernel, lanes, self.dependencies))
+        frame = Frame(writer, self.kernel, lanes, self.dependencies)
+        streamed = self.streamed if lanes == self.plan.lanes else frozenset()
+        write_both_ways(writer, frame, streamed, lambda: write(writer, frame))
         writer.ret()
         self.texts.append(writer.finish())
         self.declarations |= writer.declarations
