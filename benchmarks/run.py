@@ -44,14 +44,21 @@ def revision() -> str:
 
 
 def chosen(wanted: Sequence[str]) -> list[tuple[str, str, workloads.Case]]:
-    """Cases whose `workload/case` begins with one of the words, where the workload's short name does too."""
-    found = []
-    for workload, cases in workloads.load().items():
-        for name, case in cases.items():
-            names = (f"{workload}/{name}", f"{workload.split('_')[0]}/{name}")
-            if not wanted or any(one.startswith(word) for one in names for word in wanted):
-                found.append((workload, name, case))
-    return found
+    """The cases whose `workload/case` (the workload's number is enough) begins with one of the words, or is one of them."""
+    cases = {
+        f"{workload.split('_')[0]}/{name}": (workload, name, case)
+        for workload, cases in workloads.load().items()
+        for name, case in cases.items()
+    }
+    found: dict[str, tuple[str, str, workloads.Case]] = {}
+    for word in wanted or [""]:
+        number, slash, case = word.partition("/")
+        short = f"{number.split('_')[0]}{slash}{case}"
+        names = [short] if short in cases else [name for name in cases if name.startswith(short)]
+        if not names:
+            raise SystemExit(f"no case begins with {word!r}")
+        found.update({name: cases[name] for name in names})
+    return list(found.values())
 
 
 def main() -> None:
