@@ -50,6 +50,8 @@ ALLOWANCE = {
     "w15_conv/7x7s2_3_64_224_gradient": 15.0,
     "w15_conv/dw3x3_96_112_gradient": 12.0,
     "w15_conv/3x3_512_512_7_gradient": 4.0,
+    # NumPy adds in pairs above 128 elements; ours are as many chains as there are lanes in a few registers.
+    "w04_reduce/sum_axis1": 1.7,
     # exp(x - logsumexp) rounds its argument; the reference divides exponentials.
     "w03_norm/logsumexp_gradient": 3.5,
 }
