@@ -145,8 +145,15 @@ class Program:
     in_place: dict[str, str] = field(default_factory=dict)
     two_arrays: dict[str, str] = field(default_factory=dict)
 
+    def chain(self, name: str) -> Iterator[ProgramBuffer]:
+        """A buffer, and where it is an alias, what it sees, down to what holds the bytes."""
+        buffer = self.buffers[name]
+        yield buffer
+        while buffer.kind == "alias":
+            buffer = self.buffers[buffer.base]
+            yield buffer
+
     def base(self, name: str) -> str:
         """The buffer whose bytes an alias sees; any other buffer is its own."""
-        while self.buffers[name].kind == "alias":
-            name = self.buffers[name].base
-        return name
+        *_, last = self.chain(name)
+        return last.name

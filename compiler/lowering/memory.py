@@ -123,7 +123,7 @@ class Liveness:
     def _walked(self, loop: Loop) -> set[str]:
         """The temporaries a loop touches through aliases that move with its counter."""
         names = {name for step in walk([*loop.header, *loop.steps]) for name in touched(step)}
-        moving = {name for name in names if loop.counter in symbols(self.program.buffers[name].start)}
+        moving = {name for name in names if any(loop.counter in symbols(one.start) for one in self.program.chain(name))}
         return {base for base in map(self.program.base, moving) if base in self.of}
 
     def _touch(self, names: Iterable[str], position: int) -> None:
