@@ -1,8 +1,8 @@
 """Gradients of control flow, as control flow again.
 
-cond: the same predicate chooses between the branches' gradients. scan: the states before each step and the matrix products of the
-step are stacked on the way forward (other intermediate values are cheap to compute again), then a scan in the other direction
-carries the gradient of the state and adds up those of what every step used. while_loop: with
+cond: the same predicate chooses between the branches' gradients. scan: what the way back reads and
+cannot cheaply compute again is stacked on the way forward (see `residuals`), then a scan in the other direction carries the
+gradient of the state and adds up those of what every step used. while_loop: with
 `maximum_iterations` it is differentiated as a scan of that many steps that idles once the condition fails; without, each step of the
 way back computes its state again from the start, which takes the square of the number of steps in time and no memory.
 """
@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pierian.compiler.autodiff.residuals import choose_kept
 from pierian.compiler.autodiff.reverse import gradients
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.inline import inline
 from pierian.compiler.graph.node import Node, Value
-from pierian.compiler.ops.control import build_cond, build_scan, build_while
-
-# Operators whose results are kept for the way back rather than computed a second time.
-_WORTH_SAVING = ("matmul", "dot_general", "conv_general")
+from pierian.compiler.ops.control import BodyBuilder, build_cond, build_scan, build_while, close_bodies, trace_body
+from pierian.compiler.passes.dce import DeadCode
 
 
 def _current() -> Any:
@@ -37,15 +36,13 @@ def body_gradients(
     arguments: Sequence[Value],
     wanted: Sequence[int],
     starts: Sequence[tuple[int, Value]],
-    known: dict[Value, Value] | None = None,
+    made: dict[Value, Value] | None = None,
 ) -> list[Value]:
     """Inside a body being traced: the gradients for the arguments numbered `wanted`, zeros where there is no path.
 
-    `starts` are the numbers of outputs with the gradients they start from; `known` gives values of the body that need not be
-    computed again.
+    `starts` are the numbers of outputs with the gradients they start from; `made` is told what became of the values of `body`.
     """
     b = _current()
-    made: dict[Value, Value] = {}
     results = inline(b, body, arguments, made)
     # An output that is a parameter itself, or given twice, is still a value to start from.
     xs = [arguments[i] for i in wanted]
@@ -54,8 +51,6 @@ def body_gradients(
         b, [results[i] for i, _ in starts], xs, [dy for _, dy in starts], unconnected="zero",
         producer=lambda value: None if id(value) in inputs else value.node,
     )  # fmt: skip
-    for value, saved in (known or {}).items():
-        b.graph.replace_uses(made[value], saved)
     return [value for value in found if value is not None]
 
 
@@ -88,48 +83,88 @@ def scan_gradient(b: Any, node: Node, dys: Sequence[Value | None]) -> Sequence[V
         node.inputs[:count], node.inputs[count : count + sequences], node.inputs[count + sequences :],
     )  # fmt: skip
     length, reverse = node.attributes["length"], node.attributes["reverse"]
-    costly = [one.output for one in body.nodes if one.op.name in _WORTH_SAVING]
+    float_states = [i for i in range(count) if states[i].dtype.is_float]
+    float_xs = [i for i in range(sequences) if xs[i].dtype.is_float]
+    float_rest = [i for i in range(len(rest)) if rest[i].dtype.is_float]
+    given = [i for i in range(count, len(node.outputs)) if dys[i] is not None]
+    made: dict[Value, Value] = {}
+
+    def backward(*arguments: Value) -> list[Value]:
+        inner = _current()
+        at = iter(arguments)
+        d_state, sums, old, slices, step_dys = (
+            [next(at) for _ in range(n)] for n in (len(float_states), len(float_rest), count, sequences, len(given))
+        )
+        captured = [inner.as_value(value) for value in rest]
+        wanted = [*float_states, *(count + i for i in float_xs), *(count + sequences + i for i in float_rest)]
+        starts = [*zip(float_states, d_state, strict=True), *zip(given, step_dys, strict=True)]
+        found = body_gradients(body, [*old, *slices, *captured], wanted, starts, made)
+        split = len(float_states)
+        d_slices, d_rest = found[split : split + len(float_xs)], found[split + len(float_xs) :]
+        return [*found[:split], *(inner.add(s, d) for s, d in zip(sums, d_rest, strict=True)), *d_slices]
+
+    start = [_or_zeros(b, dys[i], states[i]) for i in float_states]
+    start += [b.zeros_like(rest[i]) for i in float_rest]
+    types = [value.type for value in (*start, *body.inputs[: count + sequences])]
+    types += [body.outputs[i].type for i in given]
+    step = trace_body(b, backward, types, "step")
+    kept = choose_kept(body, _read_by_gradient(made))
+    for value in kept:
+        step.graph.replace_uses(made[value], step.placeholder(value.type, "kept"))
+    step.graph.sort()
+    DeadCode().run(step.graph)
+    captures = set(map(id, step.captures.values()))
+    slices = [value for value in step.graph.inputs if id(value) not in captures][len(start) :]
+    old_states = [i for i in range(count) if slices[i].uses]
 
     def forward(*arguments: Value) -> list[Value]:
         inner = _current()
         captured = [inner.as_value(value) for value in rest]
-        made: dict[Value, Value] = {}
-        following = inline(inner, body, [*arguments, *captured], made)[:count]
-        return [*following, *arguments[:count], *(made[value] for value in costly)]
+        values: dict[Value, Value] = {}
+        following = inline(inner, body, [*arguments, *captured], values)[:count]
+        return [*following, *(arguments[i] for i in old_states), *(values[value] for value in kept)]
 
-    saved = _listed(build_scan(b, forward, states, xs, length, reverse))[count:]
-    float_states = [i for i in range(count) if states[i].dtype.is_float]
-    float_xs = [i for i in range(sequences) if xs[i].dtype.is_float]
-    float_rest = [i for i in range(len(rest)) if rest[i].dtype.is_float]
-    float_results = [i for i in range(count, len(node.outputs)) if node.outputs[i].dtype.is_float]
-    start = [dys[i] if dys[i] is not None else b.zeros_like(states[i]) for i in float_states]
-    totals = [b.zeros_like(rest[i]) for i in float_rest]
-    result_dys = [dys[i] if dys[i] is not None else b.zeros_like(node.outputs[i]) for i in float_results]
-
-    def backward(*arguments: Value) -> list[Value]:
-        inner = _current()
-        split = len(float_states)
-        d_state = arguments[:split]
-        sums = arguments[split : split + len(float_rest)]
-        at = arguments[split + len(float_rest) :]
-        old, products, at = at[:count], at[count : count + len(costly)], at[count + len(costly) :]
-        slices, step_dys = at[:sequences], at[sequences:]
-        captured = [inner.as_value(value) for value in rest]
-        wanted = [*float_states, *(count + i for i in float_xs), *(count + sequences + i for i in float_rest)]
-        starts = [*zip(float_states, d_state, strict=True), *zip(float_results, step_dys, strict=True)]
-        known = dict(zip(costly, products, strict=True))
-        found = body_gradients(body, [*old, *slices, *captured], wanted, starts, known)
-        next_state = found[:split]
-        d_slices = found[split : split + len(float_xs)]
-        d_rest = found[split + len(float_xs) :]
-        return [*next_state, *(inner.add(s, d) for s, d in zip(sums, d_rest, strict=True)), *d_slices]
-
-    made = _listed(build_scan(b, backward, [*start, *totals], [*saved, *xs, *result_dys], length, not reverse))
+    stacks = _listed(build_scan(b, forward, states, xs, length, reverse))[count:] if old_states or kept else []
+    old_stacks = dict(zip(old_states, stacks[: len(old_states)], strict=True))
+    operands = [
+        *(old_stacks.get(i) for i in range(count)), *xs, *(dys[i] for i in given), *stacks[len(old_states) :],
+    ]  # fmt: skip
+    walked = _drop_unread(step, slices, operands)
+    captured = close_bodies([step])
+    attributes = {"state": len(start), "sequences": len(walked), "length": length, "reverse": not reverse}
+    found = _listed(b.apply(node.op, (*start, *walked, *captured), attributes, (step.graph,)))
     result: list[Value | None] = [None] * len(node.inputs)
     places = [*float_states, *(count + sequences + i for i in float_rest), *(count + i for i in float_xs)]
-    for place, value in zip(places, made, strict=True):
+    for place, value in zip(places, found, strict=True):
         result[place] = value
     return result
+
+
+def _or_zeros(b: Any, dy: Value | None, like: Value) -> Value:
+    return dy if dy is not None else b.zeros_like(like)
+
+
+def _read_by_gradient(made: dict[Value, Value]) -> set[Value]:
+    """The values of a body that something beside its own copy, given by `made`, reads."""
+    copies = {value.node for value in made.values()}
+    return {value for value, copy in made.items() if any(user not in copies for user in copy.uses)}
+
+
+def _drop_unread(step: BodyBuilder, slices: Sequence[Value], operands: Sequence[Value | None]) -> list[Value]:
+    """Take parameters that nothing reads out of a step; the operands of the slices that are left."""
+    left = []
+    for parameter, operand in zip(slices, operands, strict=True):
+        if parameter.uses:
+            assert operand is not None
+            left.append(operand)
+    unread = [value for value in slices if not value.uses]
+    unread += [value for value in step.captures.values() if not value.uses]
+    for outside in [outside for outside, value in step.captures.items() if not value.uses]:
+        del step.captures[outside]
+    for value in unread:
+        step.graph.inputs = [one for one in step.graph.inputs if one is not value]
+        step.graph.remove(value.node)
+    return left
 
 
 def while_gradient(b: Any, node: Node, dys: Sequence[Value | None]) -> Sequence[Value | None]:

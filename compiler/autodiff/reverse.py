@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pierian.compiler.autodiff.connectivity import explain_unconnected
+from pierian.compiler.autodiff.totals import Totals
 from pierian.compiler.errors import GradientError
 from pierian.compiler.graph.node import Node, Value
 
@@ -44,14 +45,14 @@ def gradients(
                 advice="cast to float32 first",
             )  # fmt: skip
     order, reaching = _reachable(ys, xs, producer)
-    totals: dict[Value, Value] = {}
+    totals = Totals(b)
     for position, y in enumerate(ys):
         start = grad_ys[position] if grad_ys is not None else None
         if start is None:
             start = b.ones_like(y)
         elif start.type != y.type:
             raise GradientError("a starting gradient must be like its y", got=start.type, expected=y.type)
-        _accumulate(b, totals, y, start)
+        totals.add(y, start)
     targets = set(xs)
     stopped: list[tuple[Node, Value]] = []
     for node in reversed(order):
@@ -97,7 +98,7 @@ def _reachable(ys: Sequence[Value], xs: Sequence[Value], producer: Producer) -> 
 def _step(
     b: Any,
     node: Node,
-    totals: dict[Value, Value],
+    totals: Totals,
     reaching: set[Value],
     targets: set[Value],
     stopped: list[tuple[Node, Value]],
@@ -105,27 +106,28 @@ def _step(
     """Pass the gradients of a node's outputs on to its inputs; note in `stopped` where it passes none."""
     if not any(value in totals for value in node.outputs) or not any(value in reaching for value in node.inputs):
         return
-    incoming = []
-    for value in node.outputs:
-        found = totals.get(value)
-        # A target keeps its total: it may stand in the middle of the path to another one.
-        if found is not None and value not in targets:
-            del totals[value]
-        if found is None and value.dtype.is_float:
-            found = b.zeros_like(value)
-        incoming.append(found)
-    if all(one is None for one in incoming):
-        return
     before = b.location
     b.location = node.location
     try:
+        incoming = [_incoming(b, value, totals, targets) for value in node.outputs]
+        if all(one is None for one in incoming):
+            return
         for value, gradient in zip(node.inputs, _gradients_of(b, node, incoming, reaching), strict=True):
             if gradient is not None and value in reaching and value.dtype.is_float:
-                _accumulate(b, totals, value, gradient)
+                totals.add(value, gradient)
             elif value in reaching:
                 stopped.append((node, value))
     finally:
         b.location = before
+
+
+def _incoming(b: Any, value: Value, totals: Totals, targets: set[Value]) -> Value | None:
+    """What has reached a value, to be passed on; zeros for a float that nothing has reached."""
+    found = totals.get(value)
+    # A target keeps its total: it may stand in the middle of the path to another one.
+    if found is not None and value not in targets:
+        totals.forget(value)
+    return b.zeros_like(value) if found is None and value.dtype.is_float else found
 
 
 def _gradients_of(b: Any, node: Node, incoming: Sequence[Value | None], reaching: set[Value]) -> Sequence[Value | None]:
@@ -160,8 +162,3 @@ def _within(node: Node) -> Producer:
         return None if value in inputs else value.node
 
     return producer
-
-
-def _accumulate(b: Any, totals: dict[Value, Value], value: Value, gradient: Value) -> None:
-    known = totals.get(value)
-    totals[value] = gradient if known is None else b.add(known, gradient)

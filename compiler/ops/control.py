@@ -184,7 +184,7 @@ def trace_body(
     return builder
 
 
-def _close(bodies: Sequence[BodyBuilder]) -> list[Value]:
+def close_bodies(bodies: Sequence[BodyBuilder]) -> list[Value]:
     """Give all bodies parameters for what any of them captured, in one order; the captured values."""
     captured = list(dict.fromkeys(value for body in bodies for value in body.captures))
     for body in bodies:
@@ -200,7 +200,7 @@ def _close(bodies: Sequence[BodyBuilder]) -> list[Value]:
 def build_cond(b: Builder, predicate: Any, true_function: Callable[[], Any], false_function: Callable[[], Any]) -> Any:
     """The results of one of two functions of no arguments, chosen when the program runs."""
     bodies = [trace_body(b, true_function, (), "true"), trace_body(b, false_function, (), "false")]
-    captured = _close(bodies)
+    captured = close_bodies(bodies)
     chosen = b.as_value(predicate)
     return b.apply(cond, (chosen, *captured), {}, [body.graph for body in bodies])
 
@@ -216,7 +216,7 @@ def build_while(
     start = [b.as_value(value) for value in initial]
     types = [value.type for value in start]
     bodies = [trace_body(b, condition, types, "condition"), trace_body(b, body, types, "body")]
-    captured = _close(bodies)
+    captured = close_bodies(bodies)
     attributes = {"state": len(start), "maximum_iterations": maximum_iterations}
     return b.apply(while_loop, (*start, *captured), attributes, [one.graph for one in bodies])
 
@@ -239,7 +239,7 @@ def build_scan(
     types = [value.type for value in start]
     types += [TensorType(value.dtype, value.shape[1:]) for value in scanned]
     body = trace_body(b, function, types, "step")
-    captured = _close([body])
+    captured = close_bodies([body])
     attributes = {"state": len(start), "sequences": len(scanned), "length": length, "reverse": reverse}
     return b.apply(scan, (*start, *scanned, *captured), attributes, [body.graph])
 

@@ -140,3 +140,63 @@ def test_a_plain_sum_of_products_is_one_product() -> None:
         found, rows = session.run([last, ys], {x: data, start: first})
     np.testing.assert_allclose(found, 1 + np.einsum("tki,tkj->ij", data, data))
     np.testing.assert_array_equal(rows, data[:, 0])
+
+
+def test_scans_carry_and_walk_only_what_is_needed() -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder("float64", [STEPS, 3], name="x")
+        flat = tf.placeholder("float64", [3], name="flat")
+
+        def step(state: Any, at: Any) -> Any:
+            a, b, idle = state
+            x, again, same, one, unread = at
+            a = a * 0.5 + x * same + again * one
+            return [a, b + unread, idle * 2.0], [a, a, x, unread * 3.0]
+
+        zero = tf.zeros((3,), "float64")
+        same = tf.broadcast_to(flat, (STEPS, 3))
+        walked = [x, x, same, tf.ones((STEPS, 3), "float64"), tf.broadcast_to(flat[None, :], (STEPS, 3)) * 1.0]
+        (a, _, idle), (stack, equal, copy, _) = tf.scan(step, [zero, zero, tf.ones((3,), "float64")], walked)
+        graph.set_outputs([a, idle, stack + equal, copy * 1.0])
+    closed, _ = close_for_compilation(graph)
+    better = run_passes(closed, CompileOptions())
+    verify(better, "after trim-scans")
+    (scan,) = scans(better)
+    # States a and idle; of the sequences only x, once; what repeats goes to every step; one stack.
+    assert (scan.attributes["state"], scan.attributes["sequences"], len(scan.outputs)) == (2, 1, 3)
+    data, row = np.random.default_rng(5).standard_normal((STEPS, 3)), np.array([1.0, -2.0, 0.5])
+    with tf.Session(graph, threads=1) as session:
+        last, idle_, doubled, copied = session.run(graph.outputs, {x: data, flat: row})
+    state, wanted = np.zeros(3), []
+    for at in data:
+        state = state * 0.5 + at * row + at
+        wanted.append(state)
+    np.testing.assert_allclose(last, state)
+    np.testing.assert_allclose(doubled, 2 * np.array(wanted))
+    np.testing.assert_array_equal(copied, data)
+    assert idle_.tolist() == [2.0**STEPS] * 3
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_a_symbolic_number_of_steps(steps: int) -> None:
+    """States, shifted stacks and a second scan inside, for any number of steps, none included."""
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder("float64", [None, 3], name="x")
+
+        def step(state: Any, at: Any) -> Any:
+            a, b = state
+            inner, seen = tf.scan(lambda s, y: (s + y * at[0], s * a[0]), tf.constant(0.0, "float64"), at)
+            return [b + at, a], [a, b, b + at, inner * seen]
+
+        start = [tf.zeros((3,), "float64"), tf.ones((3,), "float64")]
+        (a, b), stacks = tf.scan(step, start, x, reverse=True)
+        graph.set_outputs([a, b, *stacks, tf.sum(stacks[1] * stacks[2])])
+    data = np.random.default_rng(6).standard_normal((steps, 3))
+    closed, _ = close_for_compilation(graph)
+    wanted = reference.run(closed, {closed.inputs[0]: data})
+    for threads in (1, 2):
+        with tf.Session(graph, threads=threads) as session:
+            for one, other in zip(session.run(graph.outputs, {x: data}), wanted, strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-15)
