@@ -82,7 +82,7 @@ def _right_operand(launch: Launch, target: Target) -> _Operand | None:
         return None
     kernel = collapse(launch.kernel)
     roles = classify(kernel)
-    if roles.m.extent == 1 or roles.n.extent == 1 or roles.rhs.op != "load" or roles.packed:
+    if 1 in (roles.m.extent, roles.n.extent, roles.depth) or roles.rhs.op != "load" or roles.packed:
         return None
     if choose_stream(roles, target) is not None:
         return None

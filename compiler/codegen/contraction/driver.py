@@ -31,8 +31,8 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
     if stream is not None:
         expanded, roles = _expanded(kernel, roles)
         return emit_stream(expanded, name, roles, stream, target.isa)
-    if roles.m.extent == 1 or roles.n.extent == 1:
-        return emit_loop(replace(kernel, kind="loop"), name, target)  # bound by memory: a row kernel is right
+    if 1 in (roles.m.extent, roles.n.extent, roles.depth):
+        return emit_loop(replace(kernel, kind="loop"), name, target)  # bound by memory: nothing is used twice
     tiling = choose_tiling(roles, target)
     expanded, roles = _expanded(kernel, roles)
     packer = RhsPacker(f"{name}_p", expanded, roles, tiling, target.isa)
