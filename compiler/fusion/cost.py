@@ -47,7 +47,7 @@ def is_free(node: Node) -> bool:
     """True for a node whose elements are known without reading anything: zeros, sizes, one number repeated."""
     if node.op.name == "constant":
         return bool(node.attributes["value"].is_scalar)
-    return not node.inputs and node.op.lower_rule is not None and node.op.cost == 0
+    return (not node.inputs or not node.op.reads) and node.op.lower_rule is not None and node.op.cost == 0
 
 
 def source(value: Value) -> Value:

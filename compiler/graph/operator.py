@@ -70,6 +70,7 @@ class Operator:
         self.random: bool = facts.pop("random", False)
         self.ulp: float | None = facts.pop("ulp", 0.0)  # numeric contract against the reference; None: random
         self.cost: int = facts.pop("cost", 1)  # scalar operations per element, for fusion decisions
+        self.reads: bool = facts.pop("reads", True)  # False where the types of the inputs are all it looks at
         self.reduction: str | None = facts.pop("reduction", None)
         self.alias: bool = facts.pop("alias", False)
         self.differentiable: bool = facts.pop("differentiable", True)

@@ -225,8 +225,24 @@ class KernelBuilder:
         self.axes = [axis for axis in all_axes[:split] if axis.extent != 1]
         rows = tuple(axis for axis in all_axes[split:] if axis.extent != 1)
         for value in cluster.stores:
-            result = self.read(value, cluster.axes)
-            self.store(self.output(value), cluster.axes, result, rows)
+            full = cluster.is_full(value)
+            at = cluster.axes if full else cluster.accesses[value][0]  # type: ignore[index]
+            result = self.read(value, at)
+            self.store(self.output(value), at, result, rows if full else ())
+        self.body = _by_level(self.body)
+
+
+def _by_level(body: list[Statement]) -> list[Statement]:
+    """Statements in the order of how many reductions, one after the other, they wait for: those of one level share a pass."""
+    levels: dict[str, int] = {}
+    keys: list[tuple[int, bool]] = []
+    for statement in body:
+        below = [node.attribute for node in ir.postorder([statement.value]) if node.op == "reduced"]
+        level = max((levels[str(name)] + 1 for name in below), default=0)
+        if isinstance(statement, Reduce):
+            levels[statement.name] = level
+        keys.append((level, not statement.axes))
+    return [body[i] for i in sorted(range(len(body)), key=keys.__getitem__)]
 
 
 def canonical_launch(

@@ -6,8 +6,8 @@ from collections.abc import Sequence, Set
 
 from pierian.compiler.dim import Dim, product, symbol
 from pierian.compiler.errors import LoweringError
-from pierian.compiler.fusion.cluster import fuse
 from pierian.compiler.fusion.cost import Limits
+from pierian.compiler.fusion.fuser import fuse
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.kernel.program import Branch, Copy, Loop, Program, Step

@@ -78,6 +78,28 @@ def _gelu_expand(b: Any, x: Value, approximate: bool) -> Value:
     return b.multiply(half, b.add(b.erf(scaled), b.constant_like(1, x)))
 
 
+@gelu.gradient
+def _gelu_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    """dz times the slope, which depends on x alone: where x is computed anyway, only the slope has to be kept."""
+    (x,) = node.inputs
+    half, one = b.constant_like(0.5, x), b.constant_like(1, x)
+    if node.attributes["approximate"]:
+        square = b.multiply(x, x)
+        cubic = b.multiply(b.multiply(square, x), b.constant_like(0.044715, x))
+        inner = b.multiply(b.add(x, cubic), b.constant_like(0.7978845608028654, x))
+        t = b.tanh(inner)
+        steep = b.add(
+            b.multiply(square, b.constant_like(0.1070322242840876, x)), b.constant_like(0.7978845608028654, x)
+        )
+        bend = b.multiply(b.subtract(one, b.multiply(t, t)), steep)
+        return (b.multiply(dz, b.multiply(half, b.add(b.add(t, one), b.multiply(x, bend)))),)
+    below = b.multiply(half, b.add(b.erf(b.multiply(x, b.constant_like(0.7071067811865476, x))), one))
+    density = b.multiply(
+        b.exp(b.multiply(b.multiply(x, x), b.constant_like(-0.5, x))), b.constant_like(0.3989422804014327, x)
+    )
+    return (b.multiply(dz, b.add(below, b.multiply(x, density))),)
+
+
 @operator(infer=rules.same, promote="float")
 def softplus(x: Tensor) -> Tensor:
     """`log(1 + exp(x))`, without overflow."""

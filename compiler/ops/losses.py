@@ -9,6 +9,7 @@ from pierian.compiler.errors import DTypeError, ShapeError
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.ops import rules
 from pierian.compiler.ops.definition import Tensor, operator
+from pierian.compiler.ops.reduction import exponentials
 from pierian.compiler.shape import TensorType
 
 # Keras keeps probabilities this far from 0 and 1.
@@ -115,7 +116,8 @@ def _chosen(b: Any, labels: Value, logits: Value) -> Value:
 @sparse_softmax_cross_entropy.gradient
 def _sparse_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
     labels, logits = node.inputs
-    difference = b.subtract(b.softmax(logits), _chosen(b, labels, logits))
+    _, grown, total = exponentials(b, logits, (logits.type.rank - 1,))  # shared with the loss
+    difference = b.subtract(b.divide(grown, total), _chosen(b, labels, logits))
     return None, b.multiply(difference, b.expand_dims(dz, axis=dz.type.rank))
 
 

@@ -184,7 +184,7 @@ def _argmin_reference(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     return np.argmin(x, axis=axis[0], keepdims=keepdims)
 
 
-@operator()
+@operator(cost=0, reads=False)
 def size(x: Tensor, axis: Axes = None) -> Tensor:
     """The number of elements along `axis` (in all by default), as an int64 scalar, for sizes known or not."""
 
@@ -268,11 +268,18 @@ def _logsumexp_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ..
     return (b.multiply(weights, _restore(b, dz, node)),)
 
 
-@logsumexp.expand
-def _logsumexp_expand(b: Any, x: Value, axis: tuple[int, ...], keepdims: bool) -> Value:
+def exponentials(b: Any, x: Value, axis: tuple[int, ...]) -> tuple[Value, Value, Value]:
+    """The largest finite elements over `axis` (0 where the largest is not finite), `exp(x)` divided by their exponentials, and the
+    sums of that."""
     top = b.max(x, axis=axis, keepdims=True)
     finite = b.where(b.isfinite(top), top, b.zeros_like(top))
-    total = b.sum(b.exp(b.subtract(x, finite)), axis=axis, keepdims=True)
+    grown = b.exp(b.subtract(x, finite))
+    return finite, grown, b.sum(grown, axis=axis, keepdims=True)
+
+
+@logsumexp.expand
+def _logsumexp_expand(b: Any, x: Value, axis: tuple[int, ...], keepdims: bool) -> Value:
+    finite, _, total = exponentials(b, x, axis)
     result = b.add(b.log(total), finite)
     return result if keepdims else b.squeeze(result, axis=axis)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import pierian as tf
 from pierian.compiler.kernel.program import launches
@@ -70,20 +72,62 @@ def sgd(x: Any, dy: Any, w: Any) -> Any:
     return w - 0.1 * tf.matmul(x, dy, transpose_a=True)
 
 
-def two_layers(x: Any, v: Any, w: Any) -> Any:
-    return tf.matmul(tf.relu(tf.matmul(x, v)), w)
+def two_layers(activation: Build) -> Build:
+    return lambda x, v, w: tf.matmul(activation(tf.matmul(x, v)), w)
+
+
+def cross_entropy(labels: Any, logits: Any) -> Any:
+    loss = tf.mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    return loss, *tf.gradients(loss, [logits])
+
+
+def attention(q: Any, k: Any, v: Any) -> Any:
+    scores = tf.matmul(q, k, transpose_b=True) * 0.25
+    return tf.matmul(tf.softmax(scores, axis=-1), v)
+
+
+def heads(x: Any, w: Any) -> Any:
+    """Queries, keys and values from one product, split into heads."""
+    qkv = tf.permute_dims(tf.reshape(tf.matmul(x, w), [2, 5, 3, 2, 4]), [2, 0, 3, 1, 4])
+    return attention(qkv[0], qkv[1], qkv[2])
+
+
+def moments(x: Any) -> Any:
+    mean = tf.mean(x, axis=-1, keepdims=True)
+    return mean, tf.mean(tf.square(x - mean), axis=-1, keepdims=True)
+
+
+def two_sums(x: Any, y: Any) -> Any:
+    product = tf.matmul(x, y)
+    return tf.sum(product, axis=0), tf.sum(tf.square(product), axis=0)
 
 
 F = tf.float32
+ROWS, WIDE = (F, ["n", 300]), (F, ["n", 400])
+HEADS = [(F, [6, "n", 16])] * 3
 CASES: dict[str, tuple[Build, list[Any], bool, dict[str, int]]] = {
-    "SGD is the epilogue of its gradient": (
-        sgd, [(F, ["n", 300]), (F, ["n", 400]), (F, [300, 400])], False, {"contraction": 1}),
+    "SGD is the epilogue of its gradient": (sgd, [ROWS, WIDE, (F, [300, 400])], False, {"contraction": 1}),
     "Adam walks large arrays in order": (
-        adam, [(F, ["n", 300]), (F, ["n", 400]), *[(F, [300, 400])] * 3], False, {"contraction": 1, "loop": 1}),
+        adam, [ROWS, WIDE, *[(F, [300, 400])] * 3], False, {"contraction": 1, "loop": 1}),
     "Adam is the epilogue for small arrays": (
         adam, [(F, ["n", 30]), (F, ["n", 40]), *[(F, [30, 40])] * 3], False, {"contraction": 1}),
     "relu is an epilogue, and so is its gradient, which asks for its result only": (
-        two_layers, [(F, ["n", 30]), (F, [30, 40]), (F, [40, 50])], True, {"contraction": 6}),
+        two_layers(tf.relu), [(F, ["n", 30]), (F, [30, 40]), (F, [40, 50])], True, {"contraction": 6}),
+    "gelu is kept with its slope, both written by the first product": (
+        two_layers(tf.nn.gelu), [(F, ["n", 30]), (F, [30, 40]), (F, [40, 50])], True, {"contraction": 6}),
+    "softmax": (tf.softmax, [ROWS], False, {"loop": 1}),
+    "softmax and its gradient": (tf.softmax, [ROWS], True, {"loop": 1}),
+    "layer norm": (tf.layer_norm, [ROWS, (F, [300]), (F, [300])], False, {"loop": 1}),
+    # One pass for the result and the gradient of x, one for those of scale and shift.
+    "layer norm and its gradients": (tf.layer_norm, [ROWS, (F, [300]), (F, [300])], True, {"loop": 2}),
+    "mean and variance": (moments, [ROWS], False, {"loop": 1}),
+    # The rows, and the mean over them.
+    "cross-entropy and its gradient": (cross_entropy, [(tf.int64, ["n"]), ROWS], False, {"loop": 2}),
+    "sums over leading axes": (two_sums, [ROWS, (F, [300, 400])], False, {"contraction": 1, "loop": 1}),
+    "attention": (attention, HEADS, False, {"contraction": 2, "loop": 1}),
+    # Four gradient products; the softmax and its gradient keep their rows in cache.
+    "attention and its gradients": (attention, HEADS, True, {"contraction": 6, "loop": 2}),
+    "heads are index maps": (heads, [(F, [2, 5, 8]), (F, [8, 24])], False, {"contraction": 3, "loop": 1}),
 }  # fmt: skip
 
 
@@ -93,3 +137,43 @@ def test_kernels(case: str) -> None:
     graph = graph_of(build, *types, gradient=gradient)
     assert kinds(graph) == wanted
     check_against_single_operators(graph, {"n": 7})
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tf.Graph:
+    """Random graphs of products, reductions along rows and columns, and pointwise work, with several results."""
+    graph = tf.Graph("random")
+    with graph.as_default():
+        values = [tf.placeholder(tf.float64, ["n", 6], name="x"), tf.placeholder(tf.float64, ["n", 6], name="y")]
+        w = tf.constant(np.random.default_rng(1).standard_normal((6, 6)) / 3)
+        for _ in range(draw(st.integers(2, 12))):
+            one, other = (values[draw(st.integers(0, len(values) - 1))] for _ in range(2))
+            kind = draw(st.sampled_from(["exp", "add", "product", "row", "rows", "column", "softmax", "turned"]))
+            if kind == "exp":
+                values.append(tf.exp(-tf.abs(one)))
+            elif kind == "add":
+                values.append(one * 0.5 + other)
+            elif kind == "product":
+                values.append(tf.tanh(tf.matmul(one, w)))
+            elif kind == "row":
+                values.append(other - tf.mean(one, axis=-1, keepdims=True))
+            elif kind == "rows":
+                values.append(one / (1.0 + tf.expand_dims(tf.sum(tf.square(other), axis=1), axis=1)))
+            elif kind == "column":
+                values.append(one + tf.tanh(tf.sum(other, axis=0)))
+            elif kind == "softmax":
+                values.append(tf.softmax(one + other, axis=-1))
+            else:
+                values.append(tf.matmul(one, tf.matmul(other, w, transpose_b=True), transpose_b=True)[:, :1] * other)
+        last = values[-draw(st.integers(1, 3)) :]
+        extra = [tf.sum(values[-1], axis=draw(st.sampled_from([0, 1])))]
+        loss = sum(tf.sum(tf.square(value)) for value in last)
+        outputs = [*last, *extra, loss, *tf.gradients(loss, values[:2], unconnected_gradients="zero")]
+        graph.set_outputs(outputs, [f"out{i}" for i in range(len(outputs))])
+    return graph
+
+
+@settings(max_examples=12, deadline=None)
+@given(networks(), st.integers(1, 9))
+def test_random_networks_mean_the_same_fused_and_operator_by_operator(graph: tf.Graph, n: int) -> None:
+    check_against_single_operators(graph, {"n": n})

@@ -28,3 +28,8 @@ def made_by(value: Value, op: str) -> Node | None:
 def keeps_shape(node: Node, value: Value) -> bool:
     """Whether `value` has the type of the node's result, so that it can stand in for it."""
     return value.type == node.output.type
+
+
+def is_only_use(value: Value, node: Node) -> bool:
+    """Whether nothing but one input of `node` reads a value."""
+    return value.uses == {node: 1} and (node.graph is None or value not in node.graph.outputs)

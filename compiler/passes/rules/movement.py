@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pierian.compiler.graph.node import Node, Value
-from pierian.compiler.passes.rules.matching import keeps_shape, made_by
+from pierian.compiler.passes.rules.matching import is_only_use, keeps_shape, made_by
 from pierian.compiler.rewrite.engine import Rule
 
 
@@ -72,6 +72,18 @@ def _transposed_operand(b: Any, node: Node) -> Value | None:
     return b.apply(node.op, inputs, attributes) if changed else None
 
 
+def _transposed_result(b: Any, node: Node) -> Value | None:
+    """A matrix product that is only read with its last axes swapped is the product of the swapped matrices."""
+    inner = made_by(node.inputs[0], "dot_general")
+    axes = node.attributes["axes"]
+    rank = len(axes)
+    if inner is None or axes != (*range(rank - 2), rank - 1, rank - 2) or not is_only_use(node.inputs[0], node):
+        return None
+    x, y = inner.inputs
+    swapped = {"transpose_x": not inner.attributes["transpose_y"], "transpose_y": not inner.attributes["transpose_x"]}
+    return b.apply(inner.op, (y, x), swapped)
+
+
 def _single(b: Any, node: Node) -> Value | None:
     return node.inputs[0] if len(node.inputs) == 1 else None
 
@@ -87,4 +99,5 @@ RULES = (
     Rule("slice", "whole slice", _whole_slice),
     Rule("concat", "concat of one", _single),
     Rule("dot_general", "transposed operand", _transposed_operand),
+    Rule("permute_dims", "transposed result", _transposed_result),
 )
