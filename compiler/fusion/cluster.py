@@ -91,13 +91,23 @@ class Fusion:
         clusters: in topological order.
         home: the cluster that stores a materialized value.
         duplicated: nodes computed again in every cluster that reads them; never stored.
-        reasons: why a node does not share the kernel of its readers.
+        reasons: why a node that is computed for memory does not share the kernel of its readers.
     """
 
     clusters: list[Cluster]
     home: dict[Value, Cluster]
     duplicated: set[Node]
     reasons: dict[Node, str]
+
+    def traffic(self, cluster: Cluster) -> tuple[Dim, Dim]:
+        """Bytes a cluster reads and writes as its kernel, each array once: the numbers behind the decisions."""
+        computed = cluster.members | self.duplicated
+        read = {source(value) for value in cluster.accesses if value.node not in computed and not is_free(value.node)}
+        return sum((_bytes(value) for value in read), start=0), sum((_bytes(v) for v in cluster.stores), start=0)
+
+
+def _bytes(value: Value) -> Dim:
+    return value.type.size * value.dtype.itemsize
 
 
 def moves_last_axis(node: Node) -> bool:

@@ -89,6 +89,7 @@ class _Fuser:
             return
         if clusters and not stored and self._may_duplicate(node, clusters):
             self.duplicated.add(node)
+            self.reasons.pop(node, None)
             for cluster in clusters:
                 self._visit_inputs(node, cluster)
             return
@@ -127,6 +128,8 @@ class _Fuser:
             self.order.connect(reader, cluster)
 
     def _join(self, node: Node, cluster: Cluster) -> None:
+        if node is not cluster.root:
+            self.reasons.pop(node, None)  # another way was found
         cluster.members.add(node)
         cluster.cost += node.op.cost
         if node.op.contract_rule is not None:

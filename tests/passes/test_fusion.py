@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pierian as tf
+from pierian.compiler.dim import symbol
+from pierian.compiler.fusion import fuse
 from pierian.compiler.kernel.program import launches
 from pierian.compiler.lowering import lower
 from pierian.compiler.options import CompileOptions
@@ -137,6 +139,18 @@ def test_kernels(case: str) -> None:
     graph = graph_of(build, *types, gradient=gradient)
     assert kinds(graph) == wanted
     check_against_single_operators(graph, {"n": 7})
+
+
+def test_reasons_and_traffic_of_a_step_with_adam() -> None:
+    closed, _ = close_for_compilation(graph_of(adam, ROWS, WIDE, *[(F, [300, 400])] * 3))
+    fusion = fuse(run_passes(closed, CompileOptions()))
+    assert {node.op.name: reason for node, reason in fusion.reasons.items()} == {
+        "dot_general": "tiles would walk too many arrays beside the result in short pieces"
+    }
+    n, matrix = symbol("n"), 4 * 300 * 400
+    product, update = map(fusion.traffic, fusion.clusters)
+    assert product == (4 * 300 * n + 4 * 400 * n, matrix)
+    assert update == (4 * matrix, 3 * matrix)
 
 
 @st.composite
