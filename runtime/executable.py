@@ -322,8 +322,8 @@ def _addresses(arrays: list[Array]) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _layout_holds() -> bool:
-    """Whether arrays, tuples and lists lie in memory as `pierian.compiler.codegen.binding` reads them."""
-    from pierian.compiler.codegen import binding
+    """Whether arrays, tuples and lists lie in memory as `layout` says."""
+    from pierian.compiler.codegen import layout
 
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     holder, listed = (array,), [array]
@@ -334,15 +334,15 @@ def _layout_holds() -> bool:
     if ctypes.sizeof(ctypes.c_size_t) != 8:
         return False
     base = id(array)
-    shape = word(base + binding.ARRAY_SHAPE)
+    shape = word(base + layout.ARRAY_SHAPE)
     return (
-        word(base + binding.OBJECT_TYPE) == id(np.ndarray)
-        and word(id(holder) + binding.TUPLE_SIZE) == 1
-        and word(id(holder) + binding.TUPLE_ITEMS) == base
-        and word(word(id(listed) + binding.LIST_ITEMS)) == base
-        and word(base + binding.ARRAY_DATA) == array.ctypes.data
-        and ctypes.c_int.from_address(base + binding.ARRAY_RANK).value == 2
+        word(base + layout.OBJECT_TYPE) == id(np.ndarray)
+        and word(id(holder) + layout.TUPLE_SIZE) == 1
+        and word(id(holder) + layout.TUPLE_ITEMS) == base
+        and word(word(id(listed) + layout.LIST_ITEMS)) == base
+        and word(base + layout.ARRAY_DATA) == array.ctypes.data
+        and ctypes.c_int.from_address(base + layout.ARRAY_RANK).value == 2
         and (word(shape), word(shape + 8)) == (2, 3)
-        and word(base + binding.ARRAY_DTYPE) == id(np.dtype("float32"))
-        and ctypes.c_int.from_address(base + binding.ARRAY_FLAGS).value & 0x101 == 0x101
+        and word(base + layout.ARRAY_DTYPE) == id(np.dtype("float32"))
+        and ctypes.c_int.from_address(base + layout.ARRAY_FLAGS).value & 0x101 == 0x101
     )

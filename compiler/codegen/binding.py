@@ -6,8 +6,7 @@
     i64 NAME_width(ptr dims)                                           how many threads could work at once at most
 
 `arguments` is a Python tuple of arrays, `results` a Python list of arrays. `table` holds the address of the ndarray type and,
-input by input, of the dtype object an array must have. The layout of these objects is CPython's and NumPy's public binary
-interface on 64-bit machines; `pierian.runtime.executable` checks it once per process and does without where it does not hold.
+input by input, of the dtype object an array must have. How these objects lie in memory says `pierian.compiler.codegen.layout`.
 
 `frame` holds pointers: pool, constants, table, dims, inputs, outputs, workspace.
 """
@@ -18,16 +17,23 @@ from collections.abc import Mapping
 
 from pierian.compiler.codegen.abi import KernelCode, emit_dim
 from pierian.compiler.codegen.entry import read_dims
+from pierian.compiler.codegen.layout import (
+    ARRAY_DATA,
+    ARRAY_DTYPE,
+    ARRAY_FLAGS,
+    ARRAY_RANK,
+    ARRAY_SHAPE,
+    CONTIGUOUS_AND_ALIGNED,
+    LIST_ITEMS,
+    OBJECT_TYPE,
+    TUPLE_ITEMS,
+    TUPLE_SIZE,
+)
 from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, i32, i64
 from pierian.compiler.dim import Dim, substitute, symbols
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.program import Program, launches
 
-OBJECT_TYPE = 8
-TUPLE_SIZE, TUPLE_ITEMS = 16, 24
-LIST_ITEMS = 24  # a pointer to the items
-ARRAY_DATA, ARRAY_RANK, ARRAY_SHAPE, ARRAY_DTYPE, ARRAY_FLAGS = 16, 24, 32, 56, 64
-CONTIGUOUS_AND_ALIGNED = 0x101
 _UNKNOWN_WIDTH = 1 << 30
 FRAME = ("pool", "constants", "table", "dims", "inputs", "outputs", "workspace")
 
