@@ -10,6 +10,7 @@ signatures in llvmlite since its first release for LLVM 14.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -57,7 +58,12 @@ _SIGNATURES = {
 
 def preload() -> None:
     """Load LLVM in the background: a process that is going to compile has other things to do meanwhile."""
-    threading.Thread(target=_library, name="pierian-llvm", daemon=True).start()
+
+    def load() -> None:
+        with contextlib.suppress(LoweringError, OSError):  # whoever compiles is told
+            _library()
+
+    threading.Thread(target=load, name="pierian-llvm", daemon=True).start()
 
 
 class Emitter:
