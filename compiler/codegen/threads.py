@@ -38,6 +38,8 @@ SIZE = HANDLES + 8 * MAX_THREADS
 
 _OPEN = 1 << 30
 _MAY_JOIN, _HAVE_JOINED, _COUNT = 16, 8, 0xFF
+# About 60 us. Measured on two Zen 4 cores: a region with nothing to do costs the caller 0.2 us while workers spin; 40 us of work
+# take 27 us then, and 44 us when the worker has to be woken.
 _SPINS = 3000
 _CHUNKS = 16  # for each thread
 _FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # private to the process

@@ -17,7 +17,8 @@ from pierian.compiler.schedule.contraction import FEW_ROWS, Roles, Tiling, choos
 from pierian.compiler.schedule.streams import choose_stream
 from pierian.compiler.target.features import Target
 
-# Multiplications below which a product stays on the calling thread.
+# Multiplications below which a product stays on the calling thread: 4 us of work, from where two threads are faster (GRAIN of
+# loops/plan.py has the measurement).
 SMALL_WORK = 1 << 18
 # Elements below which one thread packs them sooner than two have been called.
 SMALL_PACKING = 1 << 14
