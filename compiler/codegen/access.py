@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from pierian.compiler.dim import Dim, coefficient, product, symbol, symbols
+from pierian.compiler.dim import Dim, Symbolic, coefficient, product, symbol, symbols
+from pierian.compiler.dtype import int64
 from pierian.compiler.kernel.nodes import Buffer
 from pierian.compiler.kernel.scalar import Index, Scalar
 
@@ -21,6 +22,43 @@ class Address:
 
     known: Dim
     computed: tuple[tuple[Scalar, Dim], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """An index computed as `max(min(index, high), low)`.
+
+    Attributes:
+        index: what it is between the limits, an expression over axes and sizes.
+        low, high: the limits.
+        rest: the address without it, once that is known.
+    """
+
+    index: Dim
+    low: Scalar
+    high: Scalar
+    rest: Address | None = None
+
+
+def clamp_of(node: Scalar) -> Clamp | None:
+    """A computed index as one that axes and sizes give, kept between limits: how padding and concatenation read."""
+    if node.op != "max" or node.args[0].op != "min":
+        return None
+    index = affine(node.args[0].args[0])
+    return None if index is None else Clamp(index, node.args[1], node.args[0].args[1])
+
+
+def affine(node: Scalar) -> Dim | None:
+    """An int64 value as an expression over axes and sizes, where it is a sum of such."""
+    if node.op in ("const", "dim") and node.dtype is int64:
+        assert isinstance(node.attribute, (int, Symbolic))
+        return node.attribute
+    if node.op not in ("add", "sub") or node.dtype is not int64:
+        return None
+    x, y = affine(node.args[0]), affine(node.args[1])
+    if x is None or y is None:
+        return None
+    return x + y if node.op == "add" else x - y
 
 
 def address(buffer: Buffer, indices: Sequence[Index]) -> Address:

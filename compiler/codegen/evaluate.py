@@ -8,9 +8,10 @@ value in the scope is the index of lane 0, and what depends on it is a vector.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from pierian.compiler.codegen.abi import Parameters, emit_dim
-from pierian.compiler.codegen.access import Address, address, step
+from pierian.compiler.codegen.access import Address, Clamp, address, clamp_of, step
 from pierian.compiler.codegen.functions import call_function
 from pierian.compiler.codegen.scalars import (
     emit_scalar,
@@ -277,6 +278,9 @@ class Scope:
         if stride == "0":
             pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
             return self.writer.splat(memory_load(self.writer, pointer, buffer.dtype, 1), lanes)
+        clamped = self._clamped(where)
+        if clamped is not None:
+            return self._load_clamped(base, buffer.dtype, where, *clamped)
         return self._gather(base, buffer.dtype, self._vector_offset(where))
 
     def prefetch(self, load: Scalar) -> None:
@@ -288,6 +292,50 @@ class Scope:
             self.writer.prefetch(
                 self.writer.gep(self.frame.parameters.buffers[name], buffer.dtype.llvm, self.dim(where.known))
             )
+
+    def _clamped(self, where: Address) -> tuple[Dim, Clamp] | None:
+        """The index of an access whose lanes are neighbours but for the ends of an axis: what it is without those, and them."""
+        varying = [one for one in where.computed if self.varies(one[0])]
+        if len(varying) != 1 or varying[0][1] != 1 or symbols(where.known) & self.vector_axes:
+            return None
+        clamp = clamp_of(varying[0][0])
+        if clamp is None or self.varies(clamp.low) or self.varies(clamp.high):
+            return None
+        moving = symbols(clamp.index) & self.vector_axes
+        if not self._is_linear(clamp.index, moving) or self._lane_step(clamp.index, moving).text != "1":
+            return None
+        rest = tuple(one for one in where.computed if one is not varying[0])
+        return clamp.index, replace(clamp, rest=Address(where.known, rest))
+
+    def _load_clamped(self, base: Value, dtype: DType, where: Address, index: Dim, clamp: Clamp) -> Value:
+        """Neighbours where no lane is past an end, one element where all are past the same end, a gather for vectors between."""
+        writer, lanes = self.writer, self.frame.lanes
+        assert clamp.rest is not None
+        start = writer.gep(base, dtype.llvm, self._scalar_offset(clamp.rest))
+        first, low, high = self.dim(index), self.get(clamp.low), self.get(clamp.high)
+        last = writer.add(first, i64(lanes - 1))
+        near, far, edge, between, done = (writer.label(hint) for hint in ("near", "far", "edge", "between", "loaded"))
+        inside = writer.op("and", writer.cmp("icmp sge", first, low), writer.cmp("icmp sle", last, high))
+        writer.cond_br(inside, near, far)
+        writer.start(near)
+        neighbours = self._load_consecutive(writer.gep(start, dtype.llvm, first), dtype)
+        incoming = [(neighbours, writer.block)]
+        writer.br(done)
+        writer.start(far)
+        outside = writer.op("or", writer.cmp("icmp slt", last, low), writer.cmp("icmp sgt", first, high))
+        writer.cond_br(outside, edge, between)
+        writer.start(edge)
+        at = writer.intrinsic("llvm.smax", writer.minimum(first, high), low)
+        one = memory_load(writer, writer.gep(start, dtype.llvm, at), dtype, 1)
+        incoming.append((writer.splat(one, lanes), writer.block))
+        writer.br(done)
+        writer.start(between)
+        # What is computed here is not known elsewhere.
+        inner = Scope(self.frame, self)
+        incoming.append((inner._gather(base, dtype, inner._vector_offset(where)), writer.block))
+        writer.br(done)
+        writer.start(done)
+        return writer.phi(neighbours.type, incoming)
 
     def _scalar_offset(self, where: Address) -> Value:
         offset = self.dim(where.known)
