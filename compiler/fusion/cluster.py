@@ -92,12 +92,14 @@ class Fusion:
         home: the cluster that stores a materialized value.
         duplicated: nodes computed again in every cluster that reads them; never stored.
         reasons: why a node that is computed for memory does not share the kernel of its readers.
+        pieces: of a value that is stored as a part of another one: which, and where its first element lies in it.
     """
 
     clusters: list[Cluster]
     home: dict[Value, Cluster]
     duplicated: set[Node]
     reasons: dict[Node, str]
+    pieces: dict[Value, tuple[Value, Index]] = field(default_factory=dict)
 
     def traffic(self, cluster: Cluster) -> tuple[Dim, Dim]:
         """Bytes a cluster reads and writes as its kernel, each array once: the numbers behind the decisions."""

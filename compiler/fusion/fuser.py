@@ -60,6 +60,7 @@ class _Fuser:
         self.home: dict[Value, Cluster] = {}
         self.duplicated: set[Node] = set()
         self.reasons: dict[Node, str] = {}
+        self.pieces: dict[Value, tuple[Value, Index]] = {}
         self.feeders = feeders(graph)
         self.anchored = anchored(graph)
 
@@ -69,7 +70,7 @@ class _Fuser:
                 self._merged_readers(node)
             else:
                 self._place(node)
-        return Fusion(self.order.ordered(), self.home, self.duplicated, self.reasons)
+        return Fusion(self.order.ordered(), self.home, self.duplicated, self.reasons, self.pieces)
 
     # --- placing one node ------------------------------------------------------------------------------
 
@@ -98,6 +99,8 @@ class _Fuser:
             self._join(node, host)
             self._store(host, node.output)
             return
+        if self._take_apart(node):
+            return
         self._open(node, "contraction" if op.contract_rule is not None else "loop")
 
     def _open(self, node: Node, kind: str) -> None:
@@ -121,10 +124,30 @@ class _Fuser:
         self._store(cluster, node.output)
         self._join(node, cluster)
 
+    def _take_apart(self, node: Node) -> bool:
+        """Let the inputs of an operator that puts them side by side be computed where they will lie, so that nothing is left of
+        the operator itself; only where all of them are computed here, and for it alone."""
+        rule = node.op.pieces_rule
+        if rule is None or not self.limits.fuse:
+            return False
+        for value in node.inputs:
+            if value in self.materialized or sum(value.uses.values()) != 1 or not _is_shareable(value.node):
+                return False
+        places = rule(*(value.type for value in node.inputs), **node.attributes)
+        for value, place in zip(node.inputs, places, strict=True):
+            self.pieces[value] = (node.output, tuple(place))
+            self.materialized.add(value)
+        return True
+
     def _store(self, cluster: Cluster, value: Value) -> None:
         cluster.stores.append(value)
         self.home[value] = cluster
-        for reader in self.readers.get(value, ()):
+        readers = self.readers.get(value, {})
+        if value in self.pieces:
+            whole, _ = self.pieces[value]
+            self.home.setdefault(whole, cluster)
+            readers = self.readers.get(whole, {})
+        for reader in readers:
             self.order.connect(reader, cluster)
 
     def _join(self, node: Node, cluster: Cluster) -> None:

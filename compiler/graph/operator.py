@@ -49,6 +49,8 @@ class Operator:
         contract(index, *types, **attributes) -> (lhs index, rhs index, k extents): a sum of products.
         lower(k, node, index) -> scalar: any other pull: the element of the output at an index.
         kernel(k, node): writes a whole kernel by itself (scatter).
+        pieces(*types, **attributes) -> for each input, where its first element lies in the output: beside `lower`, for an
+        operator whose inputs fill the output between them, so that each may be computed right where it will lie.
     """
 
     def __init__(self, function: Callable[..., Any], **facts: Any) -> None:
@@ -88,6 +90,7 @@ class Operator:
         self.contract_rule: Rule | None = facts.pop("contract", None)
         self.lower_rule: Rule | None = facts.pop("lower", None)
         self.kernel_rule: Rule | None = facts.pop("kernel", None)
+        self.pieces_rule: Rule | None = facts.pop("pieces", None)
         self.normalize_rule: Rule | None = facts.pop("normalize", None)
         if facts:
             raise ArgumentError(f"unknown facts for operator {self.name!r}", got=", ".join(facts))
@@ -161,6 +164,11 @@ class Operator:
     def kernel(self, rule: Rule) -> Rule:
         """Decorator: a whole kernel."""
         self.kernel_rule = rule
+        return rule
+
+    def pieces(self, rule: Rule) -> Rule:
+        """Decorator: where each input lies in the output."""
+        self.pieces_rule = rule
         return rule
 
 

@@ -476,6 +476,14 @@ def _concat_lower(k: Any, node: Node, index: Any) -> Scalar:
     return result
 
 
+@concat.pieces
+def _concat_pieces(*types: TensorType, axis: int) -> list[tuple[Dim, ...]]:
+    starts: list[Dim] = [0]
+    for type_ in types[:-1]:
+        starts.append(starts[-1] + type_.shape[axis])
+    return [tuple(start if i == axis else 0 for i in range(types[0].rank)) for start in starts]
+
+
 @operator(promote="common")
 def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Tensors of one shape side by side along a new axis."""
