@@ -12,6 +12,7 @@ from pierian.compiler.passes.expand import Expand
 from pierian.compiler.passes.fold import Fold
 from pierian.compiler.passes.scans import Scans
 from pierian.compiler.passes.simplify import Simplify
+from pierian.compiler.passes.sink import SinkProducts
 from pierian.compiler.passes.trim import TrimScans
 
 
@@ -22,6 +23,7 @@ def pipeline(options: CompileOptions) -> list[tuple[Pass, str]]:
         (Expand(), "all that follows sees primitives only"),
         (CommonSubexpressions(), "expansions of neighbours share their parts, which lets rules see through them"),
         (Scans(), "the way forward that a gradient repeats is the same steps once expanded and shared"),
+        (SinkProducts(), "only now is it known whether one scan alone walks a product"),
         (TrimScans(), "merged scans stack some results twice, gradients walk what repeats itself"),
         (Simplify(), "local algebra, before folding so that constants stand on the right"),
         (Fold(options.fold_limit), "simplified constants fold; larger results are left to native code"),

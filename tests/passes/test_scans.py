@@ -200,3 +200,38 @@ def test_a_symbolic_number_of_steps(steps: int) -> None:
         with tf.Session(graph, threads=threads) as session:
             for one, other in zip(session.run(graph.outputs, {x: data}), wanted, strict=True):
                 np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("batch", "steps", "inside"), [(8, None, True), (8, 4, False), (2, None, False), (None, None, False)]
+)
+def test_a_product_of_a_long_sequence_moves_into_its_scan(batch: Any, steps: Any, inside: bool) -> None:
+    """Only where a step has rows for a tile, and the stack of all steps would not stay in the caches."""
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder("float32", [steps, batch, 5], name="x")
+        w, b = tf.placeholder("float32", [5, 6], name="w"), tf.placeholder("float32", [6], name="b")
+        shift = tf.placeholder("float32", [1, 1, 6], name="shift")
+        given = tf.matmul(x, w) * 2.0 + b + shift
+
+        def step(h: Any, at: Any) -> Any:
+            h = h * 0.5 + at
+            return h, h
+
+        last, ys = tf.scan(step, tf.zeros((x.shape[1], 6)), given)
+        graph.set_outputs([last, ys, *tf.gradients(tf.sum(ys * ys), [x, w, b, shift])])
+    rng = np.random.default_rng(7)
+    arrays = [rng.standard_normal(shape).astype("float32") for shape in ((4, batch or 3, 5), (5, 6), (6,), (1, 1, 6))]
+    closed, _ = close_for_compilation(graph)
+    better = run_passes(closed, CompileOptions())
+    verify(better, "after sink-products")
+    bodies = [one.op.name for scan in scans(better) for one in scan.bodies[0].nodes]
+    assert ("dot_general" in bodies) is inside
+    exact = reference.run(closed, dict(zip(closed.inputs, arrays, strict=True)))
+    runs = []
+    for threads in (1, 3):
+        with tf.Session(graph, threads=threads) as session:
+            runs.append(session.run(graph.outputs, dict(zip((x, w, b, shift), arrays, strict=True))))
+    for one, other, wanted in zip(*runs, exact, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, wanted, rtol=2e-5, atol=2e-5)
