@@ -195,6 +195,11 @@ def coefficient(expression: Dim, name: str) -> Dim | None:
     return _from_terms(result)
 
 
+def constant_part(expression: Dim) -> int:
+    """The term without symbols."""
+    return _terms(expression).get((), 0)
+
+
 def symbols(expression: Dim) -> frozenset[str]:
     """The names of all symbols in an expression."""
     if isinstance(expression, int):

@@ -8,7 +8,7 @@ from typing import Any
 from pierian.compiler.dim import Dim, maximum, product
 from pierian.compiler.errors import ArgumentError, ShapeError
 from pierian.compiler.graph.builder import current
-from pierian.compiler.ops.convolution import input_gradient
+from pierian.compiler.ops.convolution import input_gradient, window_count
 
 Padding = str | Sequence[Sequence[int]]
 
@@ -71,6 +71,8 @@ def convolution(
     steps, spread = _each(strides, spatial, data_format), _each(dilations, spatial, data_format)
     if first and _is_matrix_product(x, w, steps, padding):
         return _pointwise_channels_first(b, x, w, name)
+    if _is_depthwise(x, w, first):
+        return _depthwise(b, x, w, steps, spread, padding, first, name)
     x = _channels_last(b, x) if first else x
     x = _padded(b, x, w.shape[:spatial], steps, spread, padding, first, 0)
     groups = _groups(x.shape[-1], w.shape[spatial], w.shape[-1])
@@ -193,6 +195,36 @@ def _is_matrix_product(x: Any, w: Any, strides: Sequence[int], padding: Padding)
     """Windows of one element, at every place, over all channels."""
     alone = all(size == 1 for size in (*w.shape[:-2], *strides)) and x.shape[1] == w.shape[-2]
     return alone and (isinstance(padding, str) or all(amount == 0 for pair in padding for amount in pair))
+
+
+def _is_depthwise(x: Any, w: Any, first: bool) -> bool:
+    """A filter for each channel alone."""
+    channels = x.shape[1 if first else -1]
+    return isinstance(channels, int) and channels > 1 and w.shape[-2:] == (1, channels)
+
+
+def _depthwise(
+    b: Any,
+    x: Any,
+    w: Any,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    padding: Padding,
+    first: bool,
+    name: str | None,
+) -> Any:
+    window = w.shape[:-2]
+    sizes = x.shape[2:] if first else x.shape[1:-1]
+    pads = _amounts(sizes, window, strides, dilations, padding, first)
+    counts = [
+        window_count(before + size + after, *rest)
+        for size, (before, after), *rest in zip(sizes, pads, window, strides, dilations, strict=True)
+    ]
+    filters = b.reshape(w, shape=(*window, w.shape[-1]))
+    before = tuple(pair[0] for pair in pads)
+    return b.conv_depthwise(
+        x, filters, sizes=counts, before=before, strides=strides, dilations=dilations, channels_first=first, name=name
+    )
 
 
 def _pointwise_channels_first(b: Any, x: Any, w: Any, name: str | None) -> Any:

@@ -46,7 +46,8 @@ class Operator:
         index_map(index, *types, **attributes) -> index into the one input: movement without a copy.
         alias: True where the output has the input's bytes in the same order (reshape).
         reduction: the combiner's name; attributes `axis` (sorted tuple) and `keepdims` say which axes.
-        contract(index, *types, **attributes) -> (lhs index, rhs index, k extents): a sum of products.
+        contract(*types, **attributes) -> (k extents, maps): a sum of products; maps(index, k) gives lhs index and rhs index, and
+            perhaps extents by axis: lhs counts as zero where its index is outside of them.
         lower(k, node, index) -> scalar: any other pull: the element of the output at an index.
         kernel(k, node): writes a whole kernel by itself (scatter).
         pieces(*types, **attributes) -> for each input, where its first element lies in the output: beside `lower`, for an

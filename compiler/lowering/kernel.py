@@ -3,11 +3,11 @@ asks for the elements it needs, down to loads from memory. Index maps compose on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from pierian.compiler.dim import Dim, Symbolic, substitute, symbol, symbols
-from pierian.compiler.dtype import DType, int64
+from pierian.compiler.dtype import DType, bool_, int64
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.fusion.cluster import Cluster, Fusion, broadcast_index, reduction_index
 from pierian.compiler.graph.node import Node, Value
@@ -18,6 +18,7 @@ from pierian.compiler.kernel.program import Launch
 from pierian.compiler.kernel.scalar import Index, Scalar
 from pierian.compiler.location import union
 from pierian.compiler.lowering.buffers import Buffers
+from pierian.compiler.ops import rules
 from pierian.compiler.shape import Shape
 
 Indices = tuple[Index, ...]
@@ -53,6 +54,17 @@ class KernelBuilder:
         index = tuple(index)
         found = self._reads.get((value, index))
         return found if found is not None else self._evaluate(value, index)
+
+    def read_inside(self, value: Value, index: Indices, extents: Mapping[int, Dim], fill: float) -> Scalar:
+        """The element of a value at an index, or `fill` where the index along an axis of `extents` is outside 0 <= i < extent."""
+        s = self.s
+        inside = s.const(True, bool_)
+        source = list(index)
+        for axis, extent in extents.items():
+            place, last = rules.index_value(s, index[axis]), s.sub(s.dim(extent), 1)
+            inside = s.logical_and(inside, s.logical_and(s.compare("ge", place, 0), s.compare("le", place, last)))
+            source[axis] = s.max(s.min(place, last), 0)
+        return s.select(inside, self.read(value, tuple(source)), s.const(fill, value.dtype))
 
     def new_axis(self, extent: Dim) -> tuple[Axis, Dim]:
         """A fresh inner axis and its symbol (the index 0 where there is just one point)."""
@@ -174,8 +186,8 @@ class KernelBuilder:
         # An axis of one point stays only where there is no other.
         kept = [i for i, extent in enumerate(extents) if extent != 1] or [len(extents) - 1]
         axes = {i: self.new_axis(extents[i])[0] for i in kept}
-        left, right = maps(at, tuple(symbol(axes[i].name) if i in axes else 0 for i in range(len(extents))))
-        lhs = self.read(node.inputs[0], tuple(left))
+        left, right, *bounds = maps(at, tuple(symbol(axes[i].name) if i in axes else 0 for i in range(len(extents))))
+        lhs = self.read_inside(node.inputs[0], tuple(left), bounds[0], 0) if bounds else self.read(node.inputs[0], left)
         rhs = self.read(node.inputs[1], tuple(right))
         return self.reduce("sum", tuple(axes.values()), self.s.mul(lhs, rhs))
 

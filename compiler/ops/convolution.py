@@ -172,11 +172,7 @@ def _spread_gradient(
 ) -> Value:
     """By one convolution over `dz`, its elements apart by the strides with zeros between."""
     spatial = len(strides)
-    if any(stride > 1 for stride in strides):
-        apart = [(dz.shape[1 + axis] - 1) * strides[axis] + 1 for axis in range(spatial)]
-        wide = (dz.shape[0], *apart, *dz.shape[1 + spatial :])
-        steps = (1, *strides, *(1 for _ in dz.shape[1 + spatial :]))
-        dz = b.unslice(dz, shape=wide, begin=(0,) * len(wide), step=steps)
+    dz = _apart(b, dz, range(1, 1 + spatial), strides)
     reach = [(turned.shape[axis] - 1) * dilations[axis] for axis in range(spatial)]
     behind = [shape[1 + axis] - dz.shape[1 + axis] for axis in range(spatial)]  # what windows reach or leave over
     padded = _padded(b, dz, reach, behind)
@@ -201,17 +197,21 @@ def _residue_gradient(
 
 
 def _padded(b: Any, x: Value, before: Sequence[Dim], after: Sequence[Dim]) -> Value:
-    """Zeros around the spatial axes; less than none behind cuts elements off."""
-    rest = x.type.rank - 1 - len(before)
-    cut = [min(amount, 0) if isinstance(amount, int) else 0 for amount in after]
-    if any(cut):
-        x = _cut_to(
-            b, x, (x.shape[0], *(x.shape[1 + i] + one for i, one in enumerate(cut)), *x.shape[1 + len(before) :])
-        )
-    behind = [amount - one for amount, one in zip(after, cut, strict=True)]
-    if all(amount == 0 for amount in (*before, *behind)):
+    """Zeros around the spatial axes; less than none cuts elements off."""
+    spatial = len(before)
+    rest = (0,) * (x.type.rank - 1 - spatial)
+    cuts = [[-min(amount, 0) if isinstance(amount, int) else 0 for amount in side] for side in (before, after)]
+    begin, end = ((0, *cut, *rest) for cut in cuts)
+    if any((*begin, *end)):
+        left = tuple(size - amount for size, amount in zip(x.shape, end, strict=True))
+        x = b.slice(x, begin=begin, end=left, step=(1,) * x.type.rank)
+    ahead, behind = (
+        [amount + cut for amount, cut in zip(side, given, strict=True)]
+        for side, given in zip((before, after), cuts, strict=True)
+    )
+    if all(amount == 0 for amount in (*ahead, *behind)):
         return x
-    return b.pad(x, before=(0, *before, *(0,) * rest), after=(0, *behind, *(0,) * rest))
+    return b.pad(x, before=(0, *ahead, *rest), after=(0, *behind, *rest))
 
 
 @conv_general.reference
@@ -283,6 +283,137 @@ def _filter_reference(x: Any, dz: Any, window: Any, strides: Any, dilations: Any
     return np.einsum(f"b{places}{taps}{group}c,b{places}{group}o->{taps}c{group}o", windows, dz.astype(wide)).astype(
         x.dtype
     )
+
+
+# --- depthwise ---------------------------------------------------------------------------------------------------
+
+
+@operator(ulp=None, cost=64, public=False)
+def conv_depthwise(
+    x: Tensor,
+    filters: Tensor,
+    sizes: Sizes,
+    before: Sequence[Dim],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    channels_first: bool,
+) -> Tensor:
+    """Correlation of every channel of `x` with its own filter of `filters` [*window, channels], in either layout.
+
+    The result has the spatial `sizes`; window o begins at `o * stride - before`, and what lies outside of `x` counts as zero.
+    """
+
+
+def _spatial(rank: int, channels_first: bool) -> slice:
+    """Which axes of an array in that layout are spatial."""
+    return slice(2, rank) if channels_first else slice(1, rank - 1)
+
+
+@conv_depthwise.normalize
+def _depthwise_normalize(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
+    found = {**_normalize(types, attributes), **{name: tuple(attributes[name]) for name in ("sizes", "before")}}
+    if any(len(value) != len(found["strides"]) for value in found.values()):
+        raise ShapeError("sizes, before, strides and dilations are needed for each spatial axis", got=found)
+    return {**found, "channels_first": bool(attributes["channels_first"])}
+
+
+@conv_depthwise.infer
+def _depthwise_infer(
+    x: TensorType, filters: TensorType, sizes: Any, before: Any, strides: Any, dilations: Any, channels_first: bool
+) -> TensorType:
+    spatial = len(strides)
+    if x.dtype is not filters.dtype or x.dtype is bool_:
+        raise DTypeError("convolutions need two equal numeric element types", got=f"{x.dtype}, {filters.dtype}")
+    if x.rank != spatial + 2 or filters.rank != spatial + 1:
+        raise ShapeError(
+            f"over {spatial} axes [batch, *sizes, channels] and [*window, channels] are needed", got=f"{x}, {filters}"
+        )
+    channels = x.shape[1 if channels_first else -1]
+    if definitely_differ(channels, filters.shape[-1]):
+        raise ShapeError("channels of array and filters differ", got=f"{x}, {filters}")
+    return TensorType(x.dtype, (x.shape[0], channels, *sizes) if channels_first else (x.shape[0], *sizes, channels))
+
+
+@conv_depthwise.constraints
+def _depthwise_constraints(x: TensorType, filters: TensorType, channels_first: bool, **_: Any) -> list[Any]:
+    return [(x.shape[1 if channels_first else -1], filters.shape[-1])]
+
+
+@conv_depthwise.contract
+def _depthwise_contract(
+    x: TensorType, filters: TensorType, sizes: Any, before: Any, strides: Any, dilations: Any, channels_first: bool
+) -> Any:
+    axes = range(x.rank)[_spatial(x.rank, channels_first)]
+
+    def maps(index: Any, taps: Any) -> Any:
+        at = list(index)
+        bounds = {}
+        for axis, tap, first, stride, dilation in zip(axes, taps, before, strides, dilations, strict=True):
+            at[axis] = index[axis] * stride + tap * dilation - first
+            bounds[axis] = x.shape[axis]
+        return tuple(at), (*taps, index[1 if channels_first else -1]), bounds
+
+    return filters.shape[:-1], maps
+
+
+@conv_depthwise.gradient
+def _depthwise_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
+    x, filters = node.inputs
+    a = node.attributes
+    first, strides, dilations = a["channels_first"], a["strides"], a["dilations"]
+    spatial = len(strides)
+    axes = range(x.type.rank)[_spatial(x.type.rank, first)]
+    sizes = tuple(x.shape[axis] for axis in axes)
+    spread = _apart(b, dz, axes, strides)
+    turned = b.flip(filters, axis=tuple(range(spatial)))
+    reach = [(filters.shape[i] - 1) * dilations[i] for i in range(spatial)]
+    back = tuple(far - amount for far, amount in zip(reach, a["before"], strict=True))
+    dx = b.conv_depthwise(
+        spread, turned, sizes=sizes, before=back, strides=(1,) * spatial, dilations=dilations, channels_first=first
+    )
+    # The filters' gradient sums over places: it reads an array with margins.
+    after = [
+        (places - 1) * stride + far + 1 - amount - size
+        for places, stride, far, amount, size in zip(a["sizes"], strides, reach, a["before"], sizes, strict=True)
+    ]
+    wide, dz = (_with_channels_last(b, value) if first else value for value in (x, dz))
+    wide = _padded(b, wide, a["before"], after)
+    wide, dz = (b.reshape(value, shape=(*value.shape, 1)) for value in (wide, dz))
+    window = filters.shape[:spatial]
+    dw = b.conv_filter_gradient(wide, dz, window=window, strides=strides, dilations=dilations)
+    return dx, b.reshape(dw, shape=filters.shape)
+
+
+def _with_channels_last(b: Any, x: Value) -> Value:
+    return b.permute_dims(x, axes=(0, *range(2, x.type.rank), 1))
+
+
+def _apart(b: Any, dz: Value, axes: Sequence[int], strides: Sequence[int]) -> Value:
+    """`dz` with its elements apart by the strides, zeros between."""
+    if all(stride == 1 for stride in strides):
+        return dz
+    shape, steps = list(dz.shape), [1] * dz.type.rank
+    for axis, stride in zip(axes, strides, strict=True):
+        shape[axis], steps[axis] = (dz.shape[axis] - 1) * stride + 1, stride
+    return b.unslice(dz, shape=tuple(shape), begin=(0,) * len(shape), step=tuple(steps))
+
+
+@conv_depthwise.reference
+def _depthwise_reference(
+    x: Any, filters: Any, sizes: Any, before: Any, strides: Any, dilations: Any, channels_first: bool
+) -> Any:
+    spatial = len(strides)
+    moved = np.moveaxis(x, 1, -1) if channels_first else x
+    total = np.zeros(
+        (x.shape[0], *sizes, x.shape[1 if channels_first else -1]), np.float64 if x.dtype.kind == "f" else x.dtype
+    )
+    for tap in np.ndindex(*filters.shape[:-1]):
+        for place in np.ndindex(*sizes):
+            at = tuple(o * s + t * d - p for o, s, t, d, p in zip(place, strides, tap, dilations, before, strict=True))
+            if all(0 <= one < size for one, size in zip(at, moved.shape[1 : 1 + spatial], strict=True)):
+                total[(slice(None), *place)] += moved[(slice(None), *at)].astype(total.dtype) * filters[tap]
+    total = total.astype(x.dtype)
+    return np.ascontiguousarray(np.moveaxis(total, -1, 1)) if channels_first else total
 
 
 # --- windows -----------------------------------------------------------------------------------------------------
@@ -424,6 +555,15 @@ conv_filter_gradient.samples = [
     ("f32[2,7,6,3] f32[2,3,4,5]", {"window": (3, 2), "strides": (2, 1), "dilations": (1, 2)}),
     ("f64[2,6,6,2,3] f64[2,2,2,2,4]", {"window": (3, 3), "strides": (2, 2), "dilations": (1, 1)}),
 ]
+conv_depthwise.samples = [
+    ("f32[2,7,6,3] f32[3,2,3]",
+     {"sizes": (4, 5), "before": (1, 0), "strides": (2, 1), "dilations": (1, 2), "channels_first": False}),
+    ("f64[2,3,7,6] f64[3,3,3]",
+     {"sizes": (7, 3), "before": (1, 1), "strides": (1, 2), "dilations": (1, 1), "channels_first": True}),
+    ("i32[1,2,5,19] i32[2,3,2]",
+     {"sizes": (5, 19), "before": (0, 2), "strides": (1, 1), "dilations": (1, 2), "channels_first": True}),
+    ("f32[3,9,40] f32[4,40]", {"sizes": (8,), "before": (-1,), "strides": (1,), "dilations": (1,), "channels_first": False}),
+]  # fmt: skip
 sliding_windows.samples = [
     ("f32[2,7,6,3]", {"window": (3, 2), "strides": (2, 1), "dilations": (1, 2)}),
     ("f64[2,9,5]", {"window": (3,), "strides": (3,), "dilations": (2,)}),

@@ -381,21 +381,12 @@ def _pad_reference(x: Any, before: Any, after: Any, value: float) -> Any:
 
 @pad.lower
 def _pad_lower(k: Any, node: Node, index: Any) -> Scalar:
-    s = k.s
     x = node.inputs[0]
-    inside = s.const(True, rules.bool_)
-    source: list[Any] = []
-    for entry, first, last, dim in zip(
-        index, node.attributes["before"], node.attributes["after"], x.shape, strict=True
-    ):
-        if first == 0 and last == 0:
-            source.append(entry)
-            continue
-        place = rules.index_value(s, rules.index_add(entry, -first))
-        end = s.sub(s.dim(dim), 1)
-        inside = s.logical_and(inside, s.logical_and(s.compare("ge", place, 0), s.compare("le", place, end)))
-        source.append(s.max(s.min(place, end), 0))
-    return s.select(inside, k.read(x, tuple(source)), s.const(node.attributes["value"], x.dtype))
+    before, after = node.attributes["before"], node.attributes["after"]
+    moved = [rules.index_add(entry, -first) for entry, first in zip(index, before, strict=True)]
+    padded = {axis: dim for axis, dim in enumerate(x.shape) if not before[axis] == after[axis] == 0}
+    found: Scalar = k.read_inside(x, tuple(moved), padded, node.attributes["value"])
+    return found
 
 
 @operator(promote="common")

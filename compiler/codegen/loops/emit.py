@@ -8,15 +8,20 @@ from pierian.compiler.codegen.loops.plan import (
     choose_plan,
     vector_axis_last,
 )
+from pierian.compiler.codegen.loops.windows import WindowEmitter
 from pierian.compiler.elementary import expand_kernel
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.rows import keep_rows
+from pierian.compiler.schedule.windows import choose_windows
 from pierian.compiler.target.features import Target
 
 
 def emit_loop(kernel: Kernel, name: str, target: Target) -> KernelCode:
     """Native code of a loop kernel."""
     kernel = expand_kernel(collapse(keep_rows(kernel)))
+    windows = choose_windows(kernel, target)
+    if windows is not None:
+        return WindowEmitter(kernel, name, windows, target).emit()
     plan = choose_plan(kernel, target)
     return BlockEmitter(vector_axis_last(kernel, plan), name, plan, target).emit()

@@ -1,0 +1,317 @@
+"""Kernels over small windows: tiles of a few points of one axis by a vector of another, the window written out.
+
+What neighbouring points share is loaded once. Where a tile is inside all arrays its loads are plain; at edges they are masked, so
+that nothing needs to be copied into an array with a margin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pierian.compiler.codegen import combine
+from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
+from pierian.compiler.codegen.access import address
+from pierian.compiler.codegen.combine import State
+from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope, unravel
+from pierian.compiler.codegen.loops.plan import GRAIN
+from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, constant, i64, lanes_of, mangle, vector
+from pierian.compiler.dim import Dim, ceildiv, constant_part, floordiv, maximum, product
+from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.nodes import Kernel, Store
+from pierian.compiler.kernel.scalar import Scalar, load_parts
+from pierian.compiler.schedule.windows import Access, Bound, WindowPlan, accesses
+from pierian.compiler.target.features import Target
+
+Flags = dict[tuple[Bound, ...], Value]
+
+# Combinations in one task.
+WORK = 4 * GRAIN
+
+
+class WindowEmitter:
+    """Writes the function `name`_f."""
+
+    def __init__(self, kernel: Kernel, name: str, plan: WindowPlan, target: Target) -> None:
+        self.kernel = kernel
+        self.name = name
+        self.plan = plan
+        self.has_fma = target.has_fma
+        self.writer = FunctionWriter(f"{name}_f", "void", PHASE_PARAMETERS, isa=target.isa)
+        self.frame = Frame(self.writer, kernel, plan.lanes, Dependencies())
+        self.stores = [statement for statement in kernel.body if isinstance(statement, Store)]
+        taps = list(plan.points())
+        self.values = [[plan.value(row, point) for point in taps] for row in range(plan.rows)]
+        flat = [value for row in self.values for value in row]
+        self.accesses = {one.node: one for one in accesses(flat, kernel.buffers, plan.lane.name)}
+
+    def emit(self) -> KernelCode:
+        p, w = self.plan, self.writer
+        row_work = p.lane.extent * len(self.values[0])
+        blocks = ceildiv(p.slide.extent, p.rows)
+        per_task = floordiv(WORK, maximum(row_work * p.rows, 1)) + 1
+        groups = floordiv(blocks + per_task - 1, per_task)
+        tasks = product([axis.extent for axis in p.before]) * groups
+        scope = Scope(self.frame)
+        for size in (groups, per_task, p.slide.extent, p.lane.extent, *(axis.extent for axis in p.before)):
+            scope.dim(size)
+        with w.loop(w.arg("begin"), w.arg("end")) as task:
+            rest = w.op("sdiv", task.index, scope.dim(groups)) if groups != 1 else task.index
+            group = w.sub(task.index, w.mul(rest, scope.dim(groups))) if groups != 1 else i64(0)
+            inside = Scope(self.frame, scope, unravel(scope, rest, p.before))
+            length = w.mul(scope.dim(per_task), i64(p.rows))
+            low = w.mul(group, length)
+            self._blocks(inside, low, w.minimum(w.add(low, length), scope.dim(p.slide.extent)))
+        w.ret()
+        work = row_work * product([axis.extent for axis in (*p.before, p.slide)])
+        phase = Phase(f"{self.name}_f", tasks, isinstance(work, int) and work <= WORK)
+        return KernelCode(w.finish(), frozenset(w.declarations), (phase,), 0, 0, (self._note(tasks),))
+
+    def _note(self, tasks: Dim) -> str:
+        p = self.plan
+        axes = " x ".join(str(axis.extent) for axis in (*p.before, p.slide, p.lane))
+        window = " x ".join(str(axis.extent) for axis in p.taps)
+        edges = ", edges masked" if any(one.bounds for one in self.accesses.values()) else ""
+        apart = max((one.stride for one in self.accesses.values()), default=1)
+        lanes = f", lanes {apart} apart" if apart > 1 else ""
+        return f"windows of {window} over {axes}, tile {p.rows} x {p.lanes}{lanes}{edges}, tasks {tasks}"
+
+    # --- loops ---------------------------------------------------------------------------------------------------
+
+    def _blocks(self, scope: Scope, low: Value, high: Value) -> None:
+        """Points low to high of the slide axis, a tile's rows at a time and then one by one."""
+        p, w = self.plan, self.writer
+        filters = Scope(self.frame, scope, vector_axis=p.lane.name)
+        filters.hoist([value for row in self.values for value in row], [p.slide.name, p.lane.name])
+        whole = high
+        if not isinstance(p.slide.extent, int) or p.slide.extent % p.rows:
+            whole = w.sub(high, w.op("srem", w.sub(high, low), i64(p.rows)))
+        with w.loop(low, whole, p.rows) as block:
+            self._line(filters, block.index, p.rows)
+        if whole is not high:
+            with w.loop(whole, high) as single:
+                self._line(filters, single.index, 1)
+
+    def _line(self, scope: Scope, first: Value, rows: int) -> None:
+        """A tile's rows over all lanes."""
+        p, w = self.plan, self.writer
+        line = Scope(self.frame, scope, {p.slide.name: first})
+        read = self._read(rows)
+        safe = self._inside(line, [bound for one in read for bound in one.bounds if bound != one.lane_bound])
+        flags = {one.bounds: self._flag(line, one) for one in read if one.bounds}
+        extent = line.dim(p.lane.extent)
+        with w.loop(i64(0), extent, p.lanes) as column:
+            inside = Scope(self.frame, line, {p.lane.name: column.index}, p.lane.name)
+            plain = self._is_plain(inside, read, safe, extent) if rows == p.rows else FALSE
+            self._choose(scope, inside, rows, plain, flags, extent)
+
+    def _flag(self, scope: Scope, access: Access) -> Value:
+        """In all lanes, whether the bounds hold that are the same for all of them."""
+        w, lanes = self.writer, self.plan.lanes
+        result = TRUE
+        for place, extent in access.bounds:
+            if (place, extent) != access.lane_bound:  # negative places are large numbers without a sign
+                inside = w.cmp("icmp ult", scope.dim(place), scope.dim(extent))
+                result = inside if result is TRUE else w.op("and", result, inside)
+        if result is TRUE:
+            return constant(True, "i1", lanes)
+        return w.cast("bitcast", w.cast("sext", result, f"i{lanes}"), vector("i1", lanes))
+
+    def _is_plain(self, scope: Scope, read: list[Access], safe: Value, extent: Value) -> Value:
+        """Whether the tile at a point is inside of everything."""
+        p, w = self.plan, self.writer
+        bounds = []
+        for one in read:
+            if one.lane_bound is not None:
+                place, size = one.lane_bound
+                reach = p.lanes * one.stride - 1
+                bounds += [(place - one.phase, size), (place - one.phase + reach, size)]
+        conditions = [safe, self._inside(scope, bounds)]
+        if not isinstance(p.lane.extent, int) or p.lane.extent % p.lanes:
+            end = w.add(scope.values[p.lane.name], i64(p.lanes))
+            conditions.append(w.cmp("icmp sle", end, extent))
+        conditions = [condition for condition in conditions if condition.text != "true"]
+        result = conditions[0] if conditions else TRUE
+        for condition in conditions[1:]:
+            result = w.op("and", result, condition)
+        return result
+
+    def _choose(self, around: Scope, scope: Scope, rows: int, plain: Value, flags: Flags, extent: Value) -> None:
+        """The tile at a point: with plain loads and stores where that is known to be right, or found so in the run."""
+        p, w = self.plan, self.writer
+        if plain.text == "true":
+            _Tile(self, around, scope, rows, None).emit()
+            return
+        yes, no, done = w.label("plain"), w.label("edge"), w.label("stored")
+        if plain.text != "false":
+            w.cond_br(plain, yes, no)
+            w.start(yes)
+            _Tile(self, around, Scope(self.frame, scope), rows, None).emit()
+            w.br(done)
+            w.start(no)
+        edge = Scope(self.frame, scope)
+        if not isinstance(p.lane.extent, int) or p.lane.extent % p.lanes:
+            edge.mask = edge.tail_mask(scope.values[p.lane.name], extent)
+        _Tile(self, around, edge, rows, flags).emit()
+        if plain.text != "false":
+            w.br(done)
+            w.start(done)
+
+    def _read(self, rows: int) -> list[Access]:
+        """What the first rows of a tile read."""
+        if rows == self.plan.rows:
+            return list(self.accesses.values())
+        values = [value for row in self.values[:rows] for value in row]
+        return accesses(values, self.kernel.buffers, self.plan.lane.name)
+
+    def _inside(self, scope: Scope, bounds: Sequence[Bound]) -> Value:
+        """Whether all places are inside: of places that differ by a number, the lowest and the highest are looked at."""
+        w = self.writer
+        found: list[tuple[Dim, Dim, int, int]] = []
+        for place, extent in bounds:
+            for number, (base, size, low, high) in enumerate(found):
+                away = place - base
+                if size == extent and isinstance(away, int):
+                    found[number] = (base, size, min(low, away), max(high, away))
+                    break
+            else:
+                found.append((place, extent, 0, 0))
+        result = TRUE
+        for base, extent, low, high in found:
+            lowest = w.cmp("icmp sge", scope.dim(base + low), i64(0))
+            highest = w.cmp("icmp slt", scope.dim(base + high), scope.dim(extent))
+            both = w.op("and", lowest, highest)
+            result = both if result is TRUE else w.op("and", result, both)
+        return result
+
+
+class _Tile:
+    """A few points of the slide axis by a vector of lanes.
+
+    Args:
+        around: the scope outside the loops over both axes.
+        scope: where the tile's first point stands.
+        flags: by bounds, whether elements are inside as far as that is the same for all lanes; None where all elements are inside.
+    """
+
+    def __init__(self, emitter: WindowEmitter, around: Scope, scope: Scope, rows: int, flags: Flags | None) -> None:
+        self.emitter = emitter
+        self.writer = emitter.writer
+        self.plan = emitter.plan
+        self.around = around
+        self.scope = scope
+        self.rows = rows
+        self.flags = flags
+        self.ready: set[Scalar] = set()
+        self.pointers: dict[tuple[str, Dim], Value] = {}
+        self.vectors: dict[tuple[object, ...], Value] = {}
+        self.masks: dict[Bound, Value] = {}
+
+    def emit(self) -> None:
+        """The window point by point, each for all rows; then the results."""
+        p, w = self.plan, self.writer
+        reduce = p.reduce
+        dtype = reduce.value.dtype
+        states = [combine.identity(reduce.combiner, dtype, p.lanes) for _ in range(self.rows)]
+        for number in range(len(self.emitter.values[0])):
+            for row, state in enumerate(states):
+                states[row] = self._advance(state, self.emitter.values[row][number])
+        first, column = self.scope.values[p.slide.name], self.scope.values[p.lane.name]
+        for row, state in enumerate(states):
+            at = {p.slide.name: w.add(first, i64(row)), p.lane.name: column}
+            place = Scope(self.around.frame, self.around, at, p.lane.name, self.scope.mask)
+            place.define(ir.reduced(reduce.name, dtype), combine.result(reduce.combiner, state))
+            for store in self.emitter.stores:
+                place.store(store.buffer, store.indices, store.value)
+
+    def _advance(self, state: State, value: Scalar) -> State:
+        for node in ir.postorder([value]):
+            access = self.emitter.accesses.get(node)
+            if access is not None and node not in self.ready:
+                self.ready.add(node)
+                self.scope.define(node, self._load(access))
+        reduce = self.plan.reduce
+        if reduce.combiner == "sum" and value.op == "mul" and value.dtype.is_float and self.emitter.has_fma:
+            x, y = (self.scope.vector(arg) for arg in value.args)
+            return [self.writer.intrinsic("llvm.fma", x, y, state[0])]
+        return combine.advance(self.writer, reduce.combiner, value.dtype, state, [self.scope.vector(value)])
+
+    # --- loads ---------------------------------------------------------------------------------------------------
+
+    def _load(self, access: Access) -> Value:
+        """An access in all lanes: one vector, or as many as lanes are apart with every so-manyth element picked."""
+        name, indices = load_parts(access.load)
+        where = address(self.scope.frame.buffers[name], indices).known - access.phase
+        parts = [self._vector(access, name, where + self.plan.lanes * part) for part in range(access.stride)]
+        if access.stride == 1:
+            return parts[0]
+        return pick(self.writer, parts, access.phase)
+
+    def _vector(self, access: Access, name: str, where: Dim) -> Value:
+        """Neighbouring elements from a position on, at the access's bounds."""
+        key = (name, where, access.bounds, access.fill)
+        if key not in self.vectors:
+            self.vectors[key] = self._read(access, name, where)
+        return self.vectors[key]
+
+    def _read(self, access: Access, name: str, where: Dim) -> Value:
+        w = self.writer
+        dtype = access.load.dtype
+        type_ = vector(dtype.llvm, self.plan.lanes)
+        fixed = constant_part(where)
+        base = self.pointers.get((name, where - fixed))
+        if base is None:
+            array = self.scope.frame.parameters.buffers[name]
+            base = w.gep(array, dtype.llvm, self.scope.dim(where - fixed))
+            self.pointers[name, where - fixed] = base
+        pointer = w.gep(base, dtype.llvm, i64(fixed)) if fixed else base
+        mask = self._mask(access, where)
+        if mask is None:
+            return w.load(pointer, type_, dtype.itemsize)
+        fill = constant(0, dtype.llvm, self.plan.lanes) if access.fill is None else self.scope.vector(access.fill)
+        align = Value(str(dtype.itemsize), "i32")
+        return w.call(f"llvm.masked.load.{mangle(type_)}.p0", type_, [pointer, align, mask, fill])
+
+    def _mask(self, access: Access, where: Dim) -> Value | None:
+        """Which elements from a position on may be read; None for all."""
+        if self.flags is None:
+            return None
+        mask = self.scope.mask
+        if access.lane_bound is not None:
+            name, indices = load_parts(access.load)
+            beyond = where - address(self.scope.frame.buffers[name], indices).known
+            place, extent = access.lane_bound
+            mask = self._lanes_inside(place + beyond, extent)
+        flag = self.flags.get(access.bounds)
+        if flag is None or mask is None:
+            return flag or mask
+        return self.writer.op("and", mask, flag)
+
+    def _lanes_inside(self, place: Dim, extent: Dim) -> Value:
+        """Lanes at `place`, `place + 1`, ... that are inside."""
+        found = self.masks.get((place, extent))
+        if found is None:
+            w, lanes = self.writer, self.plan.lanes
+            at = self.scope.dim(place)
+            iota = w.iota("i32", lanes)
+            first, end = w.sub(i64(0), at), w.sub(self.scope.dim(extent), at)
+            limits = [w.minimum(w.intrinsic("llvm.smax", one, i64(0)), i64(lanes)) for one in (first, end)]
+            low, high = (w.splat(w.cast("trunc", one, "i32"), lanes) for one in limits)
+            found = w.op("and", w.cmp("icmp sge", iota, low), w.cmp("icmp slt", iota, high))
+            self.masks[place, extent] = found
+        return found
+
+
+def pick(writer: FunctionWriter, parts: Sequence[Value], first: int) -> Value:
+    """Of vectors that follow each other, every element whose number is `first` more than a multiple of how many there are."""
+    step, lanes = len(parts), lanes_of(parts[0].type)
+    result = parts[0]
+    for number in range(1, step):
+        # Elements picked so far stand in their final lanes; before the first turn they still stand in the first vector.
+        order = []
+        for lane in range(lanes):
+            part, at = divmod(first + lane * step, lanes)
+            chosen = lanes + at if part == number else at if part == 0 and number == 1 else lane
+            order.append(f"i32 {chosen}")
+        pair = f"{result}, {parts[number]}"
+        result = writer.emit(f"shufflevector {pair}, <{lanes} x i32> <{', '.join(order)}>", result.type)
+    return result
