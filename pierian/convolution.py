@@ -12,6 +12,9 @@ from pierian.compiler.ops.convolution import input_gradient, window_count
 
 Padding = str | Sequence[Sequence[int]]
 
+# Channels up to which an image that has them first is read as it lies: so few make rows too short to be worth turning around.
+FEW_CHANNELS = 8
+
 
 def conv2d(
     input: Any,
@@ -73,8 +76,12 @@ def convolution(
         return _pointwise_channels_first(b, x, w, name)
     if _is_depthwise(x, w, first):
         return _depthwise(b, x, w, steps, spread, padding, first, name)
-    x = _channels_last(b, x) if first else x
-    x = _padded(b, x, w.shape[:spatial], steps, spread, padding, first, 0)
+    sizes = x.shape[2:] if first else x.shape[1:-1]
+    pads = _amounts(sizes, w.shape[:spatial], steps, spread, padding, first)
+    if first and isinstance(x.shape[1], int) and x.shape[1] <= FEW_CHANNELS:
+        x = _channels_last(b, _padded(b, x, (0, 0), pads, (), 0))
+    else:
+        x = _padded(b, _channels_last(b, x) if first else x, (0,), pads, (0,), 0)
     groups = _groups(x.shape[-1], w.shape[spatial], w.shape[-1])
     if groups == 1:
         result = b.conv_general(x, w, strides=steps, dilations=spread, name=name)
@@ -261,7 +268,8 @@ class _Pool:
     def windows(self, b: Any, x: Any, fill: float) -> Any:
         """[batch, *places, *window, channels] of an input with channels last, `fill` around it."""
         ones = (1,) * len(self.window)
-        x = _padded(b, x, self.window, self.steps, ones, self.padding, self.first, fill)
+        pads = _amounts(x.shape[1:-1], self.window, self.steps, ones, self.padding, self.first)
+        x = _padded(b, x, (0,), pads, (0,), fill)
         return b.sliding_windows(x, window=self.window, strides=self.steps, dilations=ones)
 
 
@@ -338,14 +346,13 @@ def _amounts(
 
 
 def _padded(
-    b: Any, x: Any, window: Sequence[Dim], strides: Sequence[int], dilations: Sequence[int], padding: Padding, first: bool,
-    fill: float,
-) -> Any:  # fmt: skip
-    pads = _amounts(x.shape[1:-1], window, strides, dilations, padding, first)
+    b: Any, x: Any, ahead: Sequence[int], pads: Sequence[tuple[Dim, Dim]], behind: Sequence[int], fill: float
+) -> Any:
+    """`fill` around the spatial axes; `ahead` and `behind` have a zero for each axis before and after them."""
     if all(pair == (0, 0) for pair in pads):
         return x
     before, after = zip(*pads, strict=True)
-    return b.pad(x, before=(0, *before, 0), after=(0, *after, 0), value=fill)
+    return b.pad(x, before=(*ahead, *before, *behind), after=(*ahead, *after, *behind), value=fill)
 
 
 def _groups(channels: Dim, inside: Dim, outputs: Dim) -> int:

@@ -68,6 +68,16 @@ class Cluster:
         inner = self.axes
         return next(p for p in range(len(inner) + 1) if sum(entry != 0 for entry in inner[:p]) == len(read))
 
+    def is_turned(self, value: Value) -> bool:
+        """Whether a product is read at just one index made of all axes in another order, the domain's last among its own last two:
+        the rows or the columns of tiles, which an epilogue can store along."""
+        accesses = self.accesses.get(value)
+        if accesses is None or len(accesses) != 1:
+            return False
+        read = [entry for entry in accesses[0] if entry != 0]
+        axes = [entry for entry in self.axes if entry != 0]
+        return len(read) == len(axes) > 1 and read != axes and set(read) == set(axes) and axes[-1] in read[-2:]
+
     def is_full(self, value: Value) -> bool:
         """Whether `value` is as large as the domain and read at its axes, perhaps at other places too."""
         accesses = self.accesses.get(value)

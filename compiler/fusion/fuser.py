@@ -318,11 +318,13 @@ class _Fuser:
     def _may_join_reduction(self, node: Node, cluster: Cluster, stored: bool) -> bool:
         if cluster.kind == "contraction":
             return self._refuse(node, "one kernel holds one contraction")
-        outer = cluster.row_of(node.output)
+        turned = node.op.contract_rule is not None and cluster.is_turned(node.output)
+        outer = len(cluster.domain) if turned else cluster.row_of(node.output)
         if outer is None:
             return self._refuse(node, "it is not read at one place along the kernel's leading axes")
         if node.op.contract_rule is not None:
-            if outer != len(cluster.domain) or cluster.outer is not None or node.output.shape != cluster.domain:
+            is_whole = turned or node.output.shape == cluster.domain
+            if outer != len(cluster.domain) or cluster.outer is not None or not is_whole:
                 return self._refuse(node, "its result is not read element by element")
             if cluster.cost > self.limits.epilogue_cost:
                 return self._refuse(node, "the epilogue would be too long")

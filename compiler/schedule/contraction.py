@@ -168,8 +168,8 @@ def classify(kernel: Kernel) -> Roles:
     only_right = [axis for axis in kernel.axes if axis.name in right and axis.name not in left]
     m = only_left[-1] if only_left else NO_ROWS
     n = only_right[-1] if only_right else NO_COLUMNS
-    k = reduce.axes[-1]
-    segments = tuple(axis for axis in reduce.axes[:-1] if axis.extent != 1)
+    k = _innermost(kernel, lhs, reduce.axes)
+    segments = tuple(axis for axis in reduce.axes if axis is not k and axis.extent != 1)
     rows = tuple(only_left[:-1])
     batch = tuple(axis for axis in kernel.axes if axis not in (m, n, *rows))
     found = Roles(
@@ -181,6 +181,15 @@ def classify(kernel: Kernel) -> Roles:
         tuple(axis for axis in batch if axis.name in right),
     )  # fmt: skip
     return replace(found, packed=_packed_columns(kernel, found))
+
+
+def _innermost(kernel: Kernel, lhs: Scalar, axes: tuple[Axis, ...]) -> Axis:
+    """The reduced axis walked innermost: the last one, or the one lhs lies along where that is another, such as the width of an
+    image that has its channels first."""
+    known = _plain_load(kernel, lhs)
+    if known is None or step(known, axes[-1].name) == 1:
+        return axes[-1]
+    return next((axis for axis in axes if axis.extent != 1 and step(known, axis.name) == 1), axes[-1])
 
 
 def packed_indices(roles: Roles, columns: int) -> tuple[Dim, ...]:

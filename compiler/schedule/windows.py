@@ -67,7 +67,7 @@ class WindowPlan:
     """The choices for one kernel.
 
     Attributes:
-        reduce: the combination over the window.
+        reduce: the combination over the window; None where each point is read once, as by padding and slices with steps.
         before: the other outer axes.
         slide, lane: the axes of points computed together and of lanes.
         lanes: elements in a vector.
@@ -75,7 +75,7 @@ class WindowPlan:
         taps: the window's axes in the order they are walked: those that share elements along the slide last.
     """
 
-    reduce: Reduce
+    reduce: Reduce | None
     before: tuple[Axis, ...]
     slide: Axis
     lane: Axis
@@ -87,11 +87,11 @@ class WindowPlan:
         """The window's points in the order in which they are combined."""
         return itertools.product(*(range(_known(axis.extent)) for axis in self.taps))
 
-    def value(self, row: int, point: Sequence[int]) -> Scalar:
-        """What is combined at a point of the window, for the row of that number in a tile."""
+    def at(self, expression: Scalar, row: int, point: Sequence[int] = ()) -> Scalar:
+        """An expression at a point of the window, for the row of that number in a tile."""
         places: dict[str, Dim] = {axis.name: at for axis, at in zip(self.taps, point, strict=True)}
         places[self.slide.name] = symbol(self.slide.name) + row
-        return rename_axes(self.reduce.value, places)
+        return rename_axes(expression, places)
 
 
 def _known(extent: Dim) -> int:
@@ -100,30 +100,40 @@ def _known(extent: Dim) -> int:
 
 
 def choose_windows(kernel: Kernel, target: Target) -> WindowPlan | None:
-    """A plan where a kernel is one combination over a window of known size whose elements other schedules would read badly: shared
-    by neighbours, around edges, or apart from lane to lane."""
+    """A plan where a kernel reads elements that other schedules would read badly: windows of known size that neighbours share, and
+    what lies around edges, or apart, from lane to lane."""
     reduce = _only_reduce(kernel.body)
-    if reduce is None or len(kernel.axes) < 2:
-        return None
-    lanes = target.lanes(reduce.value.dtype.bits)
     lane = _lane(kernel)
-    if lanes < 2 or lane is None:
+    if lane is None or (reduce is None and not _only_stores(kernel.body)):
         return None
-    found = accesses([reduce.value], kernel.buffers, lane.name)
-    if not found:
-        return None
+    values = [reduce.value] if reduce else [statement.value for statement in kernel.body]
+    lanes = target.lanes(values[0].dtype.bits)
+    found = accesses(values, kernel.buffers, lane.name)
     others = [axis for axis in kernel.axes if axis is not lane]
+    if lanes < 2 or not found or not others:
+        return None
+    before = tuple(others[:-1])
+    if reduce is None:
+        is_plain = all(access.lane_bound is None for access in found)
+        return None if is_plain else WindowPlan(None, before, others[-1], lane, lanes, 1, ())
     sharing = {axis.name: _sharing(found, kernel.buffers, axis, reduce) for axis in others}
     slide = max(reversed(others), key=lambda axis: bool(sharing[axis.name]))
     shared = sharing[slide.name]
     if not shared and not any(access.bounds or access.stride > 1 for access in found):
         return None
-    taps = tuple(sorted(reduce.axes, key=lambda axis: axis.name in shared))
     if any(_sets(access, kernel.buffers, slide) <= FEW_SETS for access in found):
         return None
+    taps = tuple(sorted(reduce.axes, key=lambda axis: axis.name in shared))
     rows = _rows(slide, taps[-1], shared.get(taps[-1].name), target)
     before = tuple(axis for axis in others if axis is not slide)
     return WindowPlan(reduce, before, slide, lane, lanes, rows, taps)
+
+
+def _only_stores(body: Sequence[Statement]) -> bool:
+    """Whether a kernel just stores a point of each result, in order, all of one width."""
+    stores = [one for one in body if isinstance(one, Store) and not one.axes]
+    computed = any(isinstance(index, Scalar) for one in stores for index in one.indices)
+    return len(stores) == len(body) > 0 and not computed and len({one.value.dtype.bits for one in stores}) == 1
 
 
 def _only_reduce(body: Sequence[Statement]) -> Reduce | None:

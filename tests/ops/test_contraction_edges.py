@@ -150,3 +150,25 @@ def test_the_same_bits_for_any_number_of_threads(name: str) -> None:
     wide = {"columns": np.exp(a.astype(float)).sum(0), "vector": a[:1].astype(float) @ b}
     if name in wide:
         np.testing.assert_allclose(results[0][0], wide[name], rtol=2e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("m, k, n", [(1, 5, 40), (3, 7, 1), (5, 3, 7), (50, 33, 70), (64, 20, 32), (131, 450, 45)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+def test_results_stored_turned_around(m: int, k: int, n: int, dtype: Any) -> None:
+    """A product whose reader turns it around is stored that way, edges and open sizes included."""
+    rng = np.random.default_rng(1)
+    x, y = rng.integers(-4, 5, (2, m, k)).astype(dtype), rng.integers(-4, 5, (k, n)).astype(dtype)
+    for rows in (m, "m"):
+        graph = tf.Graph()
+        with graph.as_default():
+            a = tf.placeholder(dtype, (2, rows, k))
+            z = tf.matmul(a, tf.constant(y))
+            swapped = tf.permute_dims(z, (0, 2, 1)) + np.arange(n, dtype=dtype)[:, None]
+            outer = tf.permute_dims(tf.matmul(a, tf.constant(-y)), (1, 0, 2))
+            last = tf.permute_dims(tf.matmul(a, tf.constant(y * 2)), (2, 1, 0))
+        with tf.Session(graph, threads=2) as session:
+            found = session.run([swapped, outer, last], {a: x})
+        wanted = x @ y
+        np.testing.assert_array_equal(found[0], wanted.transpose(0, 2, 1) + np.arange(n)[:, None])
+        np.testing.assert_array_equal(found[1], -wanted.transpose(1, 0, 2))
+        np.testing.assert_array_equal(found[2], 2 * wanted.transpose(2, 1, 0))

@@ -243,7 +243,7 @@ class BlockEmitter:
         waiting = w.both(last, w.negated(stored))
         if waiting != FALSE:
             with w.when(waiting):
-                self.results.epilogue(scope, tile, place)
+                self.results.epilogue(scope, tile, place, height)
 
     def _ahead(self, part: Part, tile: Value, following: Value) -> Value:
         """What of the panel that is read next one tile of a column fetches: they share it out."""

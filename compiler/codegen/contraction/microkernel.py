@@ -76,6 +76,9 @@ class _MicroEmitter:
         self.vectors = shape.columns // shape.lanes
         self.stride = self.f.arg("stride")
         self.ahead_step = ahead_bytes(shape)
+        # Where rows lie so near each other that a later product of one row reads what an earlier one of the next does, products are
+        # not written out: the code generator would keep what they share in registers that it does not have.
+        self.overlap = 0 < shape.row_step // max(shape.depth_step, 1) < UNROLL
         self.cells = [(i, j) for i in range(shape.rows) for j in range(self.vectors)]
 
     def emit(self) -> FunctionWriter:
@@ -148,6 +151,10 @@ class _MicroEmitter:
         self, lhs: Value, rhs: Value, ahead: Value, begin: Value, end: Value, sums: list[Value]
     ) -> list[Value]:
         f = self.f
+        if self.overlap:
+            with f.loop(begin, end, 1, sums) as single:
+                single.next = self._steps(1, lhs, rhs, single.index, single.carried)
+            return single.results
         whole = f.add(begin, f.op("and", f.sub(end, begin), i64(-UNROLL)))
         with f.loop(begin, whole, UNROLL, sums) as loop:
             for line in range(self.shape.ahead):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pierian.compiler.codegen.access import address, step
 from pierian.compiler.codegen.evaluate import Frame, Scope
-from pierian.compiler.codegen.writer import TRUE, Value, i64, vector
+from pierian.compiler.codegen.transpose import transpose
+from pierian.compiler.codegen.writer import TRUE, Value, constant, i64, vector
 from pierian.compiler.dim import Dim
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Kernel, Store
@@ -35,6 +37,12 @@ class ResultWriter:
         self.dtype = roles.reduce.value.dtype
         self.stores = [statement for statement in kernel.body if isinstance(statement, Store)]
         self.plain = self._plain_position()
+        self.turned = tiling.lanes > 1 and self._lie_along_m()
+
+    def _lie_along_m(self) -> bool:
+        """Whether results lie contiguously along the tile's rows, not its columns."""
+        places = [address(self.frame.buffers[store.buffer], store.indices).known for store in self.stores]
+        return all(step(place, self.roles.m.name) == 1 for place in places)
 
     def _plain_position(self) -> tuple[Dim, Dim] | None:
         """Position and distance of rows where the sums are stored as they are, contiguous along n; None for an epilogue."""
@@ -70,10 +78,14 @@ class ResultWriter:
         base = self.frame.parameters.buffers[self.stores[0].buffer]
         return fits, w.gep(base, self.dtype.llvm, inside.dim(known)), scope.dim(rows)
 
-    def epilogue(self, scope: Scope, tile: Value, place: Place) -> None:
-        """The stores of a tile held in memory, row by row in vectors; at the right edge they are masked."""
+    def epilogue(self, scope: Scope, tile: Value, place: Place, height: int) -> None:
+        """The stores of a tile of `height` rows held in memory, row by row in vectors, or column by column where results lie so; at
+        the edges they are masked."""
         w, t = self.writer, self.tiling
         n = self.roles.n.extent
+        if self.turned:
+            self._columns(scope, tile, place, height, not (isinstance(n, int) and n % t.nr == 0))
+            return
         if isinstance(n, int) and n % t.nr == 0:
             self._rows(scope, tile, place, None)
             return
@@ -103,6 +115,30 @@ class ResultWriter:
                 inside.define(_sum(r), sums)
                 for store in self.stores:
                     inside.store(store.buffer, store.indices, store.value)
+
+    def _columns(self, scope: Scope, tile: Value, place: Place, height: int, has_edge: bool) -> None:
+        """Squares of the tile are transposed in registers."""
+        w, r, t = self.writer, self.roles, self.tiling
+        element = self.dtype.llvm
+        zero = constant(0, element, t.lanes)
+        for top in range(0, height, t.lanes):
+            full = place.rows.text == str(height) and top + t.lanes <= height
+            mask = None if full else scope.tail_mask(i64(top), place.rows)
+            for left in range(0, t.nr, t.lanes):
+                lines = [zero] * t.lanes
+                for i in range(min(t.lanes, height - top)):
+                    at = w.gep(tile, element, i64((top + i) * t.nr + left))
+                    lines[i] = w.load(at, vector(element, t.lanes), self.dtype.itemsize)
+                for j, sums in enumerate(transpose(w, lines)):
+                    column = w.add(place.first_column, i64(left + j))
+                    values = {r.n.name: column, r.m.name: w.add(place.first_row, i64(top))}
+                    with ExitStack() as there:
+                        if has_edge:
+                            there.enter_context(w.when(w.cmp("icmp sgt", place.columns, i64(left + j))))
+                        inside = Scope(self.frame, scope, values, r.m.name, mask)
+                        inside.define(_sum(r), sums)
+                        for store in self.stores:
+                            inside.store(store.buffer, store.indices, store.value)
 
 
 def _sum(roles: Roles) -> Scalar:

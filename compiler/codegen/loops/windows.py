@@ -17,7 +17,7 @@ from pierian.compiler.codegen.loops.plan import GRAIN
 from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, constant, i64, lanes_of, mangle, vector
 from pierian.compiler.dim import Dim, ceildiv, constant_part, floordiv, maximum, product
 from pierian.compiler.kernel import scalar as ir
-from pierian.compiler.kernel.nodes import Kernel, Store
+from pierian.compiler.kernel.nodes import Kernel, Reduce, Store
 from pierian.compiler.kernel.scalar import Scalar, load_parts
 from pierian.compiler.schedule.windows import Access, Bound, WindowPlan, accesses
 from pierian.compiler.target.features import Target
@@ -39,8 +39,9 @@ class WindowEmitter:
         self.writer = FunctionWriter(f"{name}_f", "void", PHASE_PARAMETERS, isa=target.isa)
         self.frame = Frame(self.writer, kernel, plan.lanes, Dependencies())
         self.stores = [statement for statement in kernel.body if isinstance(statement, Store)]
+        roots = [plan.reduce.value] if plan.reduce else [store.value for store in self.stores]
         taps = list(plan.points())
-        self.values = [[plan.value(row, point) for point in taps] for row in range(plan.rows)]
+        self.values = [[plan.at(root, row, point) for point in taps for root in roots] for row in range(plan.rows)]
         flat = [value for row in self.values for value in row]
         self.accesses = {one.node: one for one in accesses(flat, kernel.buffers, plan.lane.name)}
 
@@ -69,7 +70,7 @@ class WindowEmitter:
     def _note(self, tasks: Dim) -> str:
         p = self.plan
         axes = " x ".join(str(axis.extent) for axis in (*p.before, p.slide, p.lane))
-        window = " x ".join(str(axis.extent) for axis in p.taps)
+        window = " x ".join(str(axis.extent) for axis in p.taps) or "one"
         edges = ", edges masked" if any(one.bounds for one in self.accesses.values()) else ""
         apart = max((one.stride for one in self.accesses.values()), default=1)
         lanes = f", lanes {apart} apart" if apart > 1 else ""
@@ -210,26 +211,35 @@ class _Tile:
         """The window point by point, each for all rows; then the results."""
         p, w = self.plan, self.writer
         reduce = p.reduce
-        dtype = reduce.value.dtype
-        states = [combine.identity(reduce.combiner, dtype, p.lanes) for _ in range(self.rows)]
-        for number in range(len(self.emitter.values[0])):
-            for row, state in enumerate(states):
-                states[row] = self._advance(state, self.emitter.values[row][number])
         first, column = self.scope.values[p.slide.name], self.scope.values[p.lane.name]
+        states = self._combined(reduce) if reduce else [[] for _ in range(self.rows)]
         for row, state in enumerate(states):
             at = {p.slide.name: w.add(first, i64(row)), p.lane.name: column}
             place = Scope(self.around.frame, self.around, at, p.lane.name, self.scope.mask)
-            place.define(ir.reduced(reduce.name, dtype), combine.result(reduce.combiner, state))
+            if reduce:
+                place.define(ir.reduced(reduce.name, reduce.value.dtype), combine.result(reduce.combiner, state))
+            else:
+                for access in accesses(
+                    [store.value for store in self.emitter.stores], self.emitter.kernel.buffers, p.lane.name
+                ):
+                    place.define(access.node, self._load(self.emitter.accesses[p.at(access.node, row)]))
             for store in self.emitter.stores:
                 place.store(store.buffer, store.indices, store.value)
 
-    def _advance(self, state: State, value: Scalar) -> State:
+    def _combined(self, reduce: Reduce) -> list[State]:
+        """For each row, the combination of all points of the window."""
+        states = [combine.identity(reduce.combiner, reduce.value.dtype, self.plan.lanes) for _ in range(self.rows)]
+        for number in range(len(self.emitter.values[0])):
+            for row, state in enumerate(states):
+                states[row] = self._advance(reduce, state, self.emitter.values[row][number])
+        return states
+
+    def _advance(self, reduce: Reduce, state: State, value: Scalar) -> State:
         for node in ir.postorder([value]):
             access = self.emitter.accesses.get(node)
             if access is not None and node not in self.ready:
                 self.ready.add(node)
                 self.scope.define(node, self._load(access))
-        reduce = self.plan.reduce
         if reduce.combiner == "sum" and value.op == "mul" and value.dtype.is_float and self.emitter.has_fma:
             x, y = (self.scope.vector(arg) for arg in value.args)
             return [self.writer.intrinsic("llvm.fma", x, y, state[0])]
