@@ -39,6 +39,10 @@ from pierian.compiler.fusion.order import ClusterGraph
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
 
+# Readers of one value that are looked at for sharing it, and clusters that each of them is tried with: a value that very many
+# read must not cost the square of their number.
+_READERS = 16
+_TRIES = 4
 # Outer axes of a merged cluster that walks no rows so far.
 NO_ROWS = -1
 
@@ -180,8 +184,8 @@ class _Fuser:
             return clusters
         found: list[Cluster] = []
         for cluster in clusters:
-            for position, other in enumerate(found):
-                merged = self._merge(node, other, cluster)
+            for position in range(len(found) - 1, max(len(found) - _TRIES, 0) - 1, -1):
+                merged = self._merge(node, found[position], cluster)
                 if merged is not None:
                     found[position] = merged
                     break
@@ -219,7 +223,8 @@ class _Fuser:
             large.record(value, accesses)
             readers = self.readers.get(value)
             if readers is not None and small in readers:
-                self.readers[value] = dict.fromkeys(large if one is small else one for one in readers)
+                del readers[small]
+                readers[large] = None
         for value in small.stores:
             self.home[value] = large
         self.order.merge(large, small)
@@ -262,7 +267,12 @@ class _Fuser:
     def _host(self, node: Node, clusters: Sequence[Cluster]) -> Cluster | None:
         """One of several reading clusters that computes the node for itself and stores it for the others."""
         value = node.output
-        if not self.limits.fuse or len(clusters) < 2 or not _is_shareable(node) or value.type.size == 1:
+        if (
+            not self.limits.fuse
+            or not 2 <= len(clusters) <= _READERS
+            or not _is_shareable(node)
+            or value.type.size == 1
+        ):
             return None  # one number is not worth making kernels wait for each other
         fed = self.feeders.get(value, frozenset())
         for cluster in clusters:

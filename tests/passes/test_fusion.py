@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import pierian as tf
 from pierian.compiler.dim import symbol
 from pierian.compiler.fusion import fuse
+from pierian.compiler.fusion.fuser import _Fuser
 from pierian.compiler.kernel.program import launches
 from pierian.compiler.lowering import lower
 from pierian.compiler.options import CompileOptions
@@ -151,6 +152,21 @@ def test_reasons_and_traffic_of_a_step_with_adam() -> None:
     product, update = map(fusion.traffic, fusion.clusters)
     assert product == (4 * 300 * n + 4 * 400 * n, matrix)
     assert update == (4 * matrix, 3 * matrix)
+
+
+def test_a_value_that_very_many_kernels_read_costs_no_more_questions_than_readers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def questions(count: int) -> int:
+        asked: list[int] = []
+        with monkeypatch.context() as patch:
+            real = _Fuser._merge
+            patch.setattr(_Fuser, "_merge", lambda *args: (asked.append(1), real(*args))[1])
+            graph = graph_of(lambda x: [tf.sum(tf.exp(x * (i + 1.0))) for i in range(count)], (F, [1000]))
+            fuse(run_passes(close_for_compilation(graph)[0], CompileOptions()))
+        return len(asked)
+
+    assert 0 < questions(160) <= 5 * questions(40)
 
 
 @st.composite
