@@ -16,6 +16,8 @@ from pierian.compiler.target.features import Target
 # Elements of work in one task; smaller kernels stay on the calling thread. Measured on two Zen 4 cores: with two threads 2 us of
 # work take 2.2 us, 4 us take 3.6, 8 us take 5.2; two tasks are 3.1 us of additions in cache, 6.7 us of exponentials.
 GRAIN = 16384
+# Scalar operations per element from which arithmetic, not the caches, sets the time: with more of them a task has fewer elements.
+LIGHT_WORK = 16
 # Elements in one block of a reduction that is cut up because it has too few outer points to share out.
 BLOCK = 32768
 # Outer points below which a long reduction is cut into blocks.
@@ -46,6 +48,7 @@ class Plan:
         across: for squares, the outer axis that what is read lies along.
         lanes: elements in a vector.
         unroll: vectors in flight.
+        grain: for pointwise, elements worth a task.
     """
 
     kind: str
@@ -53,6 +56,7 @@ class Plan:
     lanes: int
     unroll: int
     across: str = ""
+    grain: int = GRAIN
 
 
 def choose_plan(kernel: Kernel, target: Target) -> Plan:
@@ -66,7 +70,8 @@ def choose_plan(kernel: Kernel, target: Target) -> Plan:
         across = _transposed_axis(kernel, axis, lanes) if lanes > 1 and work <= SQUARE_WORK else ""
         if across:
             return Plan("squares", axis, lanes, 1, across)
-        return Plan("pointwise", axis, lanes, _fitting(kernel, axis, lanes, unroll))
+        grain = GRAIN * LIGHT_WORK // max(work, LIGHT_WORK)
+        return Plan("pointwise", axis, lanes, _fitting(kernel, axis, lanes, unroll), grain=grain)
     inner = _last_inner(kernel)
     outer = kernel.axes[-1].name if kernel.axes else ""
     names = [axis.name for statement in kernel.body for axis in statement.axes[-1:]]
@@ -94,6 +99,13 @@ def _row_lanes(kernel: Kernel, target: Target) -> int:
     if len(passes) == 1 and streams and light and target.vector_bytes == CACHE_LINE:
         return max(1, lanes // 2)
     return lanes
+
+
+def even_share(total: Dim, most: int, multiple: int = 1) -> int:
+    """Elements of one task, at most about `most`: equal shares where the total is known, in multiples of `multiple`."""
+    if isinstance(total, int):
+        most = -(-total // max(1, -(-total // most)))
+    return max(1, -(-most // multiple)) * multiple
 
 
 def _fitting(kernel: Kernel, axis: str, lanes: int, unroll: int) -> int:

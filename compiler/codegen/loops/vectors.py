@@ -8,11 +8,7 @@ from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import Phase
 from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope
-from pierian.compiler.codegen.loops.plan import (
-    GRAIN,
-    STRIPE,
-    UNROLLED,
-)
+from pierian.compiler.codegen.loops.plan import GRAIN, STRIPE, UNROLLED, even_share
 from pierian.compiler.codegen.loops.stripes import StripeEmitter
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, like
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
@@ -37,11 +33,13 @@ class VectorEmitter(StripeEmitter):
             width = plan.lanes * plan.unroll
             grain = width if not isinstance(inner, int) else max(1, GRAIN * 2 // max(inner, 1) // width) * width
         else:
-            grain = GRAIN
+            grain = even_share(last.extent, plan.grain, plan.lanes * plan.unroll)
         tasks: Dim = ceildiv(last.extent, grain) if not before else product([a.extent for a in before])
         per_task: Dim = 1
         if before:
-            per_task = floordiv(GRAIN, maximum(last.extent * inner, 1)) + 1
+            per_task = floordiv(plan.grain, maximum(last.extent * inner, 1)) + 1
+            if isinstance(per_task, int):
+                per_task = even_share(tasks, per_task)
             tasks = floordiv(tasks + per_task - 1, per_task)
 
         def write(writer: FunctionWriter, frame: Frame) -> None:
@@ -60,7 +58,7 @@ class VectorEmitter(StripeEmitter):
 
         function = self._function("f", write, plan.lanes)
         total = product([axis.extent for axis in kernel.axes]) * inner
-        return Phase(function, tasks, isinstance(total, int) and total <= GRAIN)
+        return Phase(function, tasks, isinstance(total, int) and total <= plan.grain)
 
     def _emit_single(self) -> Phase:
         """A kernel of one point: no axis at all."""
