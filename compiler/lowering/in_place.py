@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pierian.compiler.codegen.access import address
-from pierian.compiler.dim import Dim, product, substitute, symbol
+from pierian.compiler.dim import Dim, product, substitute, symbol, symbols
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Kernel, Statement, Store
 from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, Step, touched
@@ -34,6 +34,7 @@ class Update:
 
 def plan_updates(program: Program, updates: Sequence[Update]) -> None:
     """Arrange the steps so that updates come behind the readers of old values, and set `in_place` of the program."""
+    _store_late(program, updates)
     program.steps = _arranged(program, updates)
     uses = _uses(program, {name for update in updates for name in (update.result, update.old)})
     for update in updates:
@@ -67,6 +68,32 @@ def refusal(program: Program, steps: Sequence[Step], update: Update) -> str:
 
 
 _ELSEWHERE = "a kernel reads other elements of the old value than it writes"
+
+
+def _store_late(program: Program, updates: Sequence[Update]) -> None:
+    """In kernels that read an old value behind the store of the new one, let that store come last, where this helps and no other
+    update of the kernel loses by it."""
+    replaced = {update.result: update.old for update in updates if update.old}
+    for step in program.steps:
+        if not isinstance(step, Launch) or step.kernel.kind != "loop":
+            continue
+        parameters = dict(zip(step.buffers, (buffer.name for buffer in step.kernel.buffers), strict=True))
+        written = [name for name in parameters if replaced.get(name) in parameters]
+        inside = [(parameters[replaced[name]], parameters[name]) for name in written]
+        for old, result in inside:
+            moved = None if may_overwrite(step.kernel, old, result) else _with_store_last(step.kernel, result)
+            if moved is None or not may_overwrite(moved, old, result):
+                continue
+            if all(may_overwrite(moved, *pair) for pair in inside if may_overwrite(step.kernel, *pair)):
+                step.kernel = moved
+
+
+def _with_store_last(kernel: Kernel, result: str) -> Kernel | None:
+    """The kernel with its only store to `result` behind all other statements; None where that would mean something else."""
+    stores = [s for s in kernel.body if isinstance(s, Store) and s.buffer == result]
+    if len(stores) != 1 or stores[0].axes or any(True for s in kernel.body for _ in _loads(s, result)):
+        return None
+    return replace(kernel, body=(*(s for s in kernel.body if s is not stores[0]), stores[0]))
 
 
 # --- one kernel ----------------------------------------------------------------------------------------------------
@@ -109,8 +136,12 @@ def may_overwrite(kernel: Kernel, old: str, result: str) -> bool:
             if position > last or kernel.kind == "serial" or target.computed:
                 return False
             source = address(buffers[old], ir.load_parts(node)[1])
+            if source.computed:
+                return False
+            if source.known == target.known and not symbols(source.known) & {axis.name for axis in statement.axes}:
+                continue  # one element for the whole statement, whatever it walks
             renaming = _renaming(statement.axes, store.axes)
-            if source.computed or renaming is None or substitute(source.known, renaming) != target.known:
+            if renaming is None or substitute(source.known, renaming) != target.known:
                 return False
     return True
 

@@ -87,6 +87,32 @@ def test_an_update_waits_for_the_readers_of_the_old_value() -> None:
     assert after_runs(build, TWO_ARRAYS, 2)[1] == found
 
 
+def test_a_kernel_stores_last_what_its_other_statements_still_read() -> None:
+    """A regression of few numbers is one kernel that reads variables of one element at every point of its sums, and a counter in the
+    updates of all others."""
+
+    def build() -> Any:
+        x, y = tf.constant(start(3)[0]), tf.constant(start(4)[0])
+        slope, offset = tf.Variable([0.5], name="slope"), tf.Variable([0.1], name="offset")
+        loss = tf.reduce_mean(tf.square(offset + slope * x - y))
+        return [loss, tf.keras.optimizers.Adam(0.1).minimize(loss, var_list=[slope, offset])]
+
+    program, found = after_runs(build, None, 1)
+    assert not program.two_arrays and len(program.in_place) == 7
+    assert after_runs(build, TWO_ARRAYS, 1)[1] == found == after_runs(build, None, 3)[1]
+
+
+def test_variables_of_one_kernel_that_read_each_other() -> None:
+    """At most one of them can wait for the other."""
+
+    def build() -> Any:
+        v, w = tf.Variable([0.5], name="v"), tf.Variable([2.0], name="w")
+        return [tf.group(v.assign(v + tf.sin(w)), w.assign(w * 0.5 + v))]
+
+    _, found = after_runs(build, None, 1)
+    assert after_runs(build, TWO_ARRAYS, 1)[1] == found
+
+
 def test_a_variable_that_is_replaced_without_being_read() -> None:
     def build() -> Any:
         v, w = tf.Variable(start(1), name="v"), tf.Variable(start(2), name="w")
