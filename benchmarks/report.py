@@ -1,4 +1,4 @@
-"""Tables and pictures of measured runs: python benchmarks/report.py RUN.json ... [--accuracy] [--plot FOLDER]"""
+"""Tables and pictures of measured runs: python benchmarks/report.py RUN.json ... [--table accuracy] [--plot FOLDER]"""
 
 from __future__ import annotations
 
