@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import HERE, Options, Worker, as_list, prepare
-from report import duration
+from report import case_name, duration
 from rich.console import Console
 from rich.table import Table
 from run import chosen
@@ -131,9 +131,7 @@ def main() -> int:
     with tree(options.old) as old, tree(options.new) as new:
         workers = [Worker("pierian", options.threads, root=root) for root in (old, new)]
         for workload, name, case in chosen(options.cases):
-            one = found[f"{workload.split('_')[0]}/{name}"] = check(
-                workload, name, case, workers, settings, options.margin
-            )
+            one = found[case_name(workload, name)] = check(workload, name, case, workers, settings, options.margin)
             text = one if isinstance(one, str) else f"{one.ratio:.3f}"
             print(f"{workload}/{name}: {text}", file=sys.stderr, flush=True)
         for worker in workers:

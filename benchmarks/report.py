@@ -57,6 +57,11 @@ def verdict(row: Row) -> str:
     return ", ".join(missing) or "met"
 
 
+def case_name(workload: str, case: str) -> str:
+    """A case as people call it: the workload's number is enough."""
+    return f"{workload.partition('_')[0]}/{case}"
+
+
 def duration(seconds: float) -> str:
     for factor, unit in ((1e6, "us"), (1e3, "ms")):
         if seconds * factor < 1000:
@@ -95,7 +100,7 @@ def summary(rows: Sequence[Row]) -> Table:
         state = verdict(row)
         colour = "green" if state == "met" else "red"
         table.add_row(
-            f"{row['workload'].split('_')[0]}/{row['case']}", str(row["threads"]), duration(ours) if ours else "-",
+            case_name(row["workload"], row["case"]), str(row["threads"]), duration(ours) if ours else "-",
             *(f"{peer} {duration(seconds)}" for peer, seconds in rest[:2]), *([""] * (2 - len(rest[:2]))),
             number(found), f"{row['peak']:.0%}" if "peak" in row else "", row.get("bound", ""), number(wanted.spine),
             number(wanted.speed), f"[{colour}]{state}[/]" if state else "",
@@ -103,13 +108,19 @@ def summary(rows: Sequence[Row]) -> Table:
     return table
 
 
-def times(rows: Sequence[Row]) -> Table:
-    """Every peer's minimum and, in brackets, median."""
+def _by_peer(title: str, rows: Sequence[Row]) -> tuple[list[str], Table]:
+    """A table to be filled with a line for each case and a column for each peer that any case has."""
     peers = [peer for peer in PACKAGES if any(peer in row["peers"] for row in rows)]
-    table = Table(title="minimum (median) of every peer; the fastest in bold")
+    table = Table(title=title)
     table.add_column("case", no_wrap=True)
     for peer in peers:
         table.add_column(peer, justify="right")
+    return peers, table
+
+
+def times(rows: Sequence[Row]) -> Table:
+    """Every peer's minimum and, in brackets, median."""
+    peers, table = _by_peer("minimum (median) of every peer; the fastest in bold", rows)
     for row in rows:
         best = next(iter(timed(row)), None)
         cells = []
@@ -117,21 +128,19 @@ def times(rows: Sequence[Row]) -> Table:
             entry = row["peers"].get(peer, {})
             cell = f"{duration(entry['min'])} ({duration(entry['median'])})" if "min" in entry else ""
             cells.append("[red]failed[/]" if "error" in entry else f"[bold]{cell}[/]" if peer == best else cell)
-        table.add_row(f"{row['workload'].split('_')[0]}/{row['case']}", *cells)
+        table.add_row(case_name(row["workload"], row["case"]), *cells)
     return table
 
 
 def first_calls(rows: Sequence[Row]) -> Table:
     """Build, compile and first run."""
-    peers = [peer for peer in PACKAGES if any(peer in row["peers"] for row in rows)]
-    table = Table(title="build, compile and first call (imports excluded)")
-    table.add_column("case", no_wrap=True)
-    for peer in peers:
-        table.add_column(peer, justify="right")
+    peers, table = _by_peer("build, compile and first call (imports excluded)", rows)
     for row in rows:
         entries = [row["peers"].get(peer, {}) for peer in peers]
-        name = f"{row['workload'].split('_')[0]}/{row['case']}"
-        table.add_row(name, *(duration(entry["first"]) if "first" in entry else "" for entry in entries))
+        table.add_row(
+            case_name(row["workload"], row["case"]),
+            *(duration(entry["first"]) if "first" in entry else "" for entry in entries),
+        )
     return table
 
 
@@ -151,7 +160,7 @@ def accuracy(rows: Sequence[Row]) -> Table:
 
     for row in rows:
         cells = [cell(row["numpy_float32"]), *(cell(row["peers"].get(peer, {})) for peer in peers)]
-        table.add_row(f"{row['workload'].split('_')[0]}/{row['case']}", *cells)
+        table.add_row(case_name(row["workload"], row["case"]), *cells)
     return table
 
 

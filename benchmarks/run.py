@@ -20,7 +20,7 @@ import workloads
 from ceilings import Ceilings
 from measure import HERE, Options, measure, start
 from peers import PACKAGES
-from report import TABLES, ratio, show
+from report import TABLES, case_name, ratio, show
 
 
 def machine() -> dict[str, Any]:
@@ -46,7 +46,7 @@ def revision() -> str:
 def chosen(wanted: Sequence[str]) -> list[tuple[str, str, workloads.Case]]:
     """The cases whose `workload/case` (the workload's number is enough) begins with one of the words, or is one of them."""
     cases = {
-        f"{workload.split('_')[0]}/{name}": (workload, name, case)
+        case_name(workload, name): (workload, name, case)
         for workload, cases in workloads.load().items()
         for name, case in cases.items()
     }
