@@ -15,8 +15,8 @@ Tensor = Value
 
 # The families; importing one registers its operators.
 FAMILIES = (
-    "state", "creation", "arithmetic", "elementary", "comparison", "logical", "cast", "reduction", "contraction", "movement",
-    "convolution", "cumulative", "indexing", "random", "activation", "losses", "control",
+    "state", "creation", "arithmetic", "rounding", "elementary", "comparison", "logical", "cast", "reduction", "contraction",
+    "movement", "slicing", "joining", "convolution", "cumulative", "indexing", "random", "activation", "losses", "control",
 )  # fmt: skip
 
 _REGISTRY: dict[str, Operator] = {}
