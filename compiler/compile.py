@@ -13,10 +13,10 @@ from pierian.compiler.graph.node import Value
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.program import Program
 from pierian.compiler.lowering import lower
+from pierian.compiler.lowering.operands import lay_out_operands
 from pierian.compiler.lowering.record import Record
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.pipeline import run_passes
-from pierian.compiler.schedule.operands import lay_out_operands
 from pierian.compiler.state import Signature, close_for_compilation
 from pierian.compiler.target.features import Target, host
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pierian.compiler.codegen.abi import Parameters, emit_dim
-from pierian.compiler.codegen.access import Address, Clamp, address, clamp_of, step
 from pierian.compiler.codegen.functions import call_function
 from pierian.compiler.codegen.scalars import (
     emit_scalar,
@@ -25,43 +24,10 @@ from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64
 from pierian.compiler.dim import Dim, Symbolic, symbols
 from pierian.compiler.dtype import DType
 from pierian.compiler.elementary import EXPANSIONS
+from pierian.compiler.kernel.access import Address, Clamp, address, clamp_of, step
+from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel
 from pierian.compiler.kernel.scalar import Index, Scalar, children, load_parts
-
-
-class Dependencies:
-    """Which axes each expression of a kernel depends on; computed once and kept."""
-
-    def __init__(self) -> None:
-        self._known: dict[Scalar, frozenset[str]] = {}
-
-    def of(self, root: Scalar) -> frozenset[str]:
-        """Names of all axes and sizes, and `=name` for reduction results."""
-        found = self._known.get(root)
-        if found is not None:
-            return found
-        stack = [root]
-        while stack:
-            node = stack[-1]
-            below = children(node)
-            missing = [child for child in below if child not in self._known]
-            if missing:
-                stack.extend(missing)
-                continue
-            stack.pop()
-            self._known[node] = frozenset().union(_own(node), *(self._known[child] for child in below))
-        return self._known[root]
-
-
-def _own(node: Scalar) -> frozenset[str]:
-    if node.op == "dim":
-        assert isinstance(node.attribute, Symbolic)
-        return symbols(node.attribute)
-    if node.op == "load":
-        return frozenset().union(*(symbols(i) for i in load_parts(node)[1] if not isinstance(i, Scalar)))
-    if node.op == "reduced":
-        return frozenset((f"={node.attribute}",))
-    return frozenset()
 
 
 class Frame:

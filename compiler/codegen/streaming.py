@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pierian.compiler.codegen.access import address, step
 from pierian.compiler.codegen.evaluate import Frame
 from pierian.compiler.codegen.writer import FunctionWriter, i64
 from pierian.compiler.dim import product, symbol, symbols
 from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Kernel, Store
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.schedule.rows import cost

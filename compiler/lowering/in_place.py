@@ -10,9 +10,9 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from pierian.compiler.codegen.access import address
 from pierian.compiler.dim import Dim, product, substitute, symbol, symbols
 from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.access import address
 from pierian.compiler.kernel.nodes import Axis, Kernel, Statement, Store
 from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, Step, touched
 from pierian.compiler.kernel.scalar import Scalar

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pierian.compiler.codegen.access import address, step
 from pierian.compiler.dim import Dim, substitute, symbols
 from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Statement, Store
 from pierian.compiler.kernel.scalar import Scalar
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from pierian.compiler.codegen.access import address, step
-from pierian.compiler.codegen.evaluate import Dependencies
 from pierian.compiler.dim import Dim, product, symbol
 from pierian.compiler.errors import LoweringError
+from pierian.compiler.kernel.access import address, step
+from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce
 from pierian.compiler.kernel.scalar import Scalar, load_parts, postorder
 from pierian.compiler.target.features import Target
@@ -61,7 +61,7 @@ class Roles:
         lhs_steps: distances of lhs along m and k where it is one plain load with distances known when compiling.
         rhs_step: distance between the rows of rhs where it is one plain load, contiguous along n.
         rhs_batch: the batch axes that rhs varies along.
-        packed: columns of the panels that rhs lies in already (see `pierian.compiler.schedule.operands`), else 0.
+        packed: columns of the panels that rhs lies in already (see `pierian.compiler.lowering.operands`), else 0.
     """
 
     reduce: Reduce

@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pierian.compiler.codegen.access import address, step
 from pierian.compiler.dim import Dim, Symbolic, constant_part, symbol, symbols
 from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Statement, Store
 from pierian.compiler.kernel.scalar import Scalar, load_parts, postorder
 from pierian.compiler.schedule.rows import rename_axes

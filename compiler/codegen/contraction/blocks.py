@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
-from pierian.compiler.codegen.access import address, step
 from pierian.compiler.codegen.contraction.microkernel import MicroShape, ahead_bytes, emit_microkernel, micro_name
 from pierian.compiler.codegen.contraction.packing import pack_rows
 from pierian.compiler.codegen.contraction.parts import (
@@ -24,9 +23,11 @@ from pierian.compiler.codegen.contraction.parts import (
     reads_rhs_in_place,
 )
 from pierian.compiler.codegen.contraction.results import Place, ResultWriter
-from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope, unravel
+from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.writer import FALSE, NULL, TRUE, FunctionWriter, Value, i64
 from pierian.compiler.dim import Dim, ceildiv
+from pierian.compiler.kernel.access import address, step
+from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.scalar import load_parts
 from pierian.compiler.schedule.contraction import Roles, Tiling

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from pierian.compiler.codegen.access import address, step
 from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.transpose import transpose
 from pierian.compiler.codegen.writer import TRUE, Value, constant, i64, vector
 from pierian.compiler.dim import Dim
 from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Kernel, Store
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.schedule.contraction import Roles, Tiling

@@ -19,10 +19,11 @@ from pierian.compiler.codegen.contraction.parts import (
     part_count,
     reads_rhs_in_place,
 )
-from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope, unravel
+from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.transpose import emit_turn
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.dim import Dim, ceildiv, product
+from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.schedule.contraction import Roles, Tiling
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.contraction.microkernel import accumulate
-from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope, unravel
+from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel, Store
 from pierian.compiler.schedule.contraction import Roles
 from pierian.compiler.schedule.streams import Stream

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pierian.compiler.codegen.access import address, step
 from pierian.compiler.dim import Dim, product
 from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Kernel, Reduce, Store
 from pierian.compiler.kernel.scalar import Scalar, load_parts
 from pierian.compiler.schedule.rows import cost, groups

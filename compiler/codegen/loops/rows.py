@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, Phase
 from pierian.compiler.codegen.combine import State
-from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope, unravel
+from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.loops.plan import (
     GRAIN,
     Plan,
@@ -16,6 +16,7 @@ from pierian.compiler.codegen.streaming import streamed_buffers, write_both_ways
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, i64, is_literal, like
 from pierian.compiler.dim import floordiv, maximum, product
 from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Statement, Store
 from pierian.compiler.schedule.rows import cost, groups
 from pierian.compiler.target.features import Target

@@ -13,13 +13,14 @@ from dataclasses import replace
 
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
-from pierian.compiler.codegen.access import address, step
-from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope, unravel
+from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.loops.plan import BLOCK, FEW_OUTER, GRAIN, ROWS, STRIPE
 from pierian.compiler.codegen.streaming import streamed_buffers, write_both_ways
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, vector
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.elementary import expand_kernel
+from pierian.compiler.kernel.access import address, step
+from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel, Scan
 from pierian.compiler.target.features import Target
 

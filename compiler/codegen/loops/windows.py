@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
-from pierian.compiler.codegen.access import address
 from pierian.compiler.codegen.combine import State
-from pierian.compiler.codegen.evaluate import Dependencies, Frame, Scope, unravel
+from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.loops.plan import GRAIN
 from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, constant, i64, lanes_of, mangle, vector
 from pierian.compiler.dim import Dim, ceildiv, constant_part, floordiv, maximum, product
 from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.access import address
+from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel, Reduce, Store
 from pierian.compiler.kernel.scalar import Scalar, load_parts
 from pierian.compiler.schedule.windows import Access, Bound, WindowPlan, accesses

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from pierian.compiler.codegen.access import address, step, without
 from pierian.compiler.dim import Dim, substitute, symbol
 from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.access import address, step, without
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Store
 from pierian.compiler.kernel.program import (
     Branch,
