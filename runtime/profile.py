@@ -7,7 +7,8 @@
 
 A profiled program is compiled with a clock around every kernel, apart from the one that runs without. Work is counted from the
 kernel: its arithmetic at every point, and each of its arrays once. Percentages are of what this machine was measured to do at best
-(`pierian.runtime.peak`): the time that the work could not go below, by the time that it took.
+(`pierian.runtime.peak`): the time that the work could not go below, by the time that it took. Kernels that several threads run
+beside each other, each for rows of its own, share the time of the whole.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pierian.compiler.cost import Peak, kernel_bits, kernel_bytes, kernel_flops
 from pierian.compiler.dim import Dim, evaluate, substitute, symbols
 from pierian.compiler.graph.files import write_atomically
 from pierian.compiler.kernel.nodes import Kernel
-from pierian.compiler.kernel.program import launches
+from pierian.compiler.kernel.program import Launch, Loop, launches
 from pierian.compiler.location import describe
 
 if TYPE_CHECKING:
@@ -78,10 +79,10 @@ class Profile:
 
     def measure(self, call: PreparedCall, feeds: tuple[Any, ...]) -> list[Any]:
         """Run a prepared call whose program was compiled for it, and take its measurements; the call's results."""
-        from pierian.compiler.codegen.entry import COUNTERS
+        from pierian.compiler.codegen.entry import COUNTERS, measured_steps
 
         executable = call.executable
-        steps = launches(executable.program.steps)
+        steps = measured_steps(executable.program.steps)
         if not steps:
             return call(feeds)
         counters = executable.counters(len(steps) * COUNTERS)
@@ -93,10 +94,11 @@ class Profile:
         sizes = executable.sizes()
         found = counters.reshape(-1, COUNTERS).tolist()
         first = min((start for _, runs, start in found if runs), default=0)
+        _share_out(steps, found)
         self.kernels = [
-            _kernel_time(launch, measured, first, sizes)
-            for launch, measured in zip(steps, found, strict=True)
-            if measured[1]
+            _kernel_time(step, measured, first, sizes)
+            for step, measured in zip(steps, found, strict=True)
+            if measured[1] and isinstance(step, Launch)
         ]
         return results
 
@@ -166,6 +168,17 @@ def describe_peak(peak: Peak | None) -> str | None:
         return None
     figures = f"{peak.flops / 1e9:.0f} GFLOP/s float32, {peak.near / 1e9:.0f} GB/s from cache, {peak.far / 1e9:.0f} GB/s from memory"
     return f"peak ({peak.source}): {figures}"
+
+
+def _share_out(steps: Sequence[Launch | Loop], measured: Sequence[list[int]]) -> None:
+    """Let kernels inside a parallel loop, whose times on all threads were added up, have parts of the time that it took."""
+    places = {id(step): i for i, step in enumerate(steps)}
+    for step, (taken, _, _) in zip(steps, measured, strict=True):
+        if isinstance(step, Loop):
+            inside = [measured[places[id(launch)]] for launch in launches(step.steps)]
+            total = sum(nanoseconds for nanoseconds, _, _ in inside)
+            for one in inside:
+                one[0] = one[0] * taken // max(total, taken, 1)
 
 
 def _kernel_time(launch: Any, measured: Sequence[int], first: int, sizes: dict[str, int]) -> KernelTime:

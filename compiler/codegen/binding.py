@@ -32,7 +32,7 @@ from pierian.compiler.codegen.layout import (
 from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, i32, i64
 from pierian.compiler.dim import Dim, substitute, symbols
 from pierian.compiler.kernel.nodes import Kernel
-from pierian.compiler.kernel.program import Program, launches
+from pierian.compiler.kernel.program import Loop, Program, shared_out
 
 _UNKNOWN_WIDTH = 1 << 30
 FRAME = ("pool", "constants", "table", "dims", "inputs", "outputs", "workspace")
@@ -46,13 +46,16 @@ def emit_binding(program: Program, name: str, codes: Mapping[Kernel, KernelCode]
 
 
 def _width(program: Program, name: str, codes: Mapping[Kernel, KernelCode]) -> FunctionWriter:
-    """The largest number of tasks of any phase. A program without a phase of two tasks needs no pool for these sizes."""
+    """The largest number of tasks of any phase or parallel loop. Where none has two, these sizes need no pool."""
     f = FunctionWriter(f"{name}_width", "i64", [("dims", "ptr")], "")
     values = read_dims(f, program.dims, f.arg("dims"))
     widths: dict[Dim, None] = {1: None}
-    for launch in launches(program.steps):
-        actual = dict(zip(launch.kernel.dims, launch.dims, strict=True))
-        for phase in codes[launch.kernel].phases:
+    for step in shared_out(program.steps):
+        if isinstance(step, Loop):
+            widths[step.count or 0] = None
+            continue
+        actual = dict(zip(step.kernel.dims, step.dims, strict=True))
+        for phase in codes[step.kernel].phases:
             if not phase.serial:
                 widths[substitute(phase.tasks, actual)] = None
     if any(not symbols(width) <= values.keys() for width in widths):  # the counter of a loop is in it

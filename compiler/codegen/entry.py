@@ -5,8 +5,11 @@
 
 `inputs`, `outputs` and `constants` are arrays of pointers and `dims` an array of i64, all in the program's order.
 
-A program that is measured has `ptr NAME_profile()` too: for each launch, in the order of `launches`, three i64: nanoseconds in all,
-how many times it ran, and when it began for the first time.
+The turns of a parallel loop are tasks of one function, `NAME_loopN`, as those of a kernel's phase. Kernels inside run on the thread
+that has the turn, and what they share lies in its scratch memory.
+
+A program that is measured has `ptr NAME_profile()` too: for each launch, in the order of `launches`, then for each parallel loop,
+three i64: nanoseconds in all, how many times it ran, and when it began for the first time.
 """
 
 from __future__ import annotations
@@ -14,11 +17,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from pierian.compiler.codegen.abi import KernelCode, emit_dim
-from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i32, i64
+from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, emit_dim
+from pierian.compiler.codegen.writer import NULL, FunctionWriter, Value, constant, i32, i64
 from pierian.compiler.dim import Dim, ceildiv, maximum, substitute
 from pierian.compiler.kernel.nodes import Kernel
-from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step, launches
+from pierian.compiler.kernel.program import (
+    Branch,
+    Copy,
+    Launch,
+    Loop,
+    Program,
+    ProgramBuffer,
+    Step,
+    launches,
+    shared_out,
+    touched,
+    walk,
+)
 from pierian.compiler.lowering.in_place import copied_buffers
 
 ALIGNMENT = 64
@@ -27,6 +42,8 @@ RUN_PARAMETERS = [
     ("pool", "ptr"), ("inputs", "ptr"), ("outputs", "ptr"), ("constants", "ptr"), ("dims", "ptr"), ("workspace", "ptr"),
 ]  # fmt: skip
 
+# What a parallel loop's function finds in its arguments.
+LOOP_ARGUMENTS = ("inputs", "outputs", "constants", "dims", "workspace")
 
 COUNTERS = 3
 
@@ -39,37 +56,61 @@ def emit_entry(
 
 
 class _EntryEmitter:
+    """Writes all functions of a program.
+
+    Attributes:
+        shared, scratch, stride: where in the workspace the bytes lie that the tasks of a launch share, where the first thread's own,
+            and how many each thread has.
+        numbers: whose measurements come where, by identity.
+        functions: the texts of parallel loops.
+    """
+
     def __init__(
         self, program: Program, name: str, codes: dict[Kernel, KernelCode], linkage: str, profile: bool
     ) -> None:
         self.program = program
-        self.numbers = {id(launch): i for i, launch in enumerate(launches(program.steps))} if profile else {}
+        measured = measured_steps(program.steps) if profile else []
+        self.numbers = {id(step): i for i, step in enumerate(measured)}
         self.name = name
         self.codes = codes
         self.linkage = linkage
-        self.f = FunctionWriter(f"{name}_run", "i32", RUN_PARAMETERS, linkage)
-        self.values: dict[str, Value] = {}
-        self.addresses: dict[str, Value] = {}
-        self.dims: dict[Dim, Value] = {}
+        shared, self.stride = workspace_parts(program, codes)
+        self.shared = program.workspace
+        self.scratch = self.shared + shared
+        self.functions: list[str] = []
+        self.declarations: set[str] = set()
 
     def emit(self) -> str:
-        f = self.f
-        self.values = read_dims(f, self.program.dims, f.arg("dims"))
-        shared, scratch = workspace_parts(self.program, self.codes)
-        self.shared_offset = self.program.workspace
-        self.scratch_offset = self.shared_offset + shared
-        self.scratch_stride = scratch
-        for step_buffers in (self.program.inputs, self.program.outputs, self.program.constants):
-            for name in step_buffers:
-                self._address(name)
-        for buffer in self.program.buffers.values():
-            if buffer.kind == "temporary":
-                self._address(buffer.name)
-        self._steps(self.program.steps)
+        f = FunctionWriter(f"{self.name}_run", "i32", RUN_PARAMETERS, self.linkage)
+        workspace = f.arg("workspace")
+        steps = _StepEmitter(self, f, {name: f.arg(name) for name, _ in RUN_PARAMETERS})
+        steps.shared = f.gep(workspace, "i8", emit_dim(f, self.shared, steps.values))
+        steps.scratch = f.gep(workspace, "i8", emit_dim(f, self.scratch, steps.values))
+        steps.emit(self.program.steps)
         f.ret(i32(0))
-        declarations = set(f.declarations)
+        self.declarations |= f.declarations
         counters = self._counters() if self.numbers else ""
-        return f.finish() + counters + self._workspace(declarations) + "\n".join(sorted(declarations)) + "\n"
+        parts = [*self.functions, f.finish(), counters, self._workspace()]
+        return "".join(parts) + "\n".join(sorted(self.declarations)) + "\n"
+
+    def parallel(self, loop: Loop) -> str:
+        """Write a function that runs some of the turns of a parallel loop; its name."""
+        name = f"{self.name}_loop{len(self.functions)}"
+        self.functions.append("")  # its place
+        position = len(self.functions) - 1
+        f = FunctionWriter(name, "void", PHASE_PARAMETERS)
+        words = {
+            key: f.load(f.gep(f.arg("args"), "ptr", i64(place)), "ptr", 8) for place, key in enumerate(LOOP_ARGUMENTS)
+        }
+        steps = _StepEmitter(self, f, {**words, "pool": NULL})
+        _, own = _parts(self.program, loop.steps, self.codes)
+        steps.scratch = f.arg("scratch")
+        steps.shared = f.gep(f.arg("scratch"), "i8", emit_dim(f, substitute(own, {loop.counter: 0}), steps.values))
+        steps.turns(loop, f.arg("begin"), f.arg("end"))
+        f.ret()
+        self.declarations |= f.declarations
+        self.functions[position] = f.finish()
+        return name
 
     def _counters(self) -> str:
         """The memory of the measurements, and the function that says where it is."""
@@ -77,6 +118,52 @@ class _EntryEmitter:
         f = FunctionWriter(f"{self.name}_profile", "ptr", [], self.linkage)
         f.ret(Value(f"@{self.name}_counters", "ptr"))
         return f"@{self.name}_counters = internal global [{size} x i64] zeroinitializer, align 64\n" + f.finish()
+
+    def _workspace(self) -> str:
+        f = FunctionWriter(f"{self.name}_workspace", "i64", [("dims", "ptr"), ("threads", "i64")], self.linkage)
+        values = read_dims(f, self.program.dims, f.arg("dims"))
+        fixed = emit_dim(f, self.scratch, values)
+        each = emit_dim(f, self.stride, values)
+        f.ret(f.add(fixed, f.mul(each, f.arg("threads"))))
+        self.declarations |= f.declarations
+        return f.finish()
+
+
+class _StepEmitter:
+    """Writes steps into one function.
+
+    Args:
+        entry: the whole.
+        writer: the function.
+        given: what it is given, by the names of the entry point's parameters.
+    """
+
+    def __init__(self, entry: _EntryEmitter, writer: FunctionWriter, given: dict[str, Value]) -> None:
+        self.entry = entry
+        self.program = entry.program
+        self.codes = entry.codes
+        self.f = writer
+        self.given = given
+        self.values = read_dims(writer, self.program.dims, given["dims"])
+        self.addresses: dict[str, Value] = {}
+        self.shared = self.scratch = NULL
+
+    def emit(self, steps: Sequence[Step]) -> None:
+        """Steps, behind the addresses of all that they touch."""
+        self._prepare(steps)
+        self._steps(steps)
+
+    def turns(self, loop: Loop, begin: Value, end: Value) -> None:
+        """Some turns of a loop with a count."""
+        self._prepare(loop.steps)
+        with self.f.loop(begin, end) as turn:
+            self.values[loop.counter] = turn.index
+            self._steps(loop.steps)
+
+    def _prepare(self, steps: Sequence[Step]) -> None:
+        names = dict.fromkeys(self.program.base(name) for step in walk(steps) for name in touched(step))
+        for name in names:
+            self._address(name)
 
     def _now(self, clock: Value) -> Value:
         """Nanoseconds of the monotonic clock."""
@@ -86,29 +173,24 @@ class _EntryEmitter:
         seconds, rest = f.load(clock, "i64", 8), f.load(f.gep(clock, "i64", i64(1)), "i64", 8)
         return f.add(f.mul(seconds, i64(1_000_000_000)), rest)
 
-    def _measured(self, launch: Launch) -> None:
-        """A launch, its time added to its counters."""
+    @contextmanager
+    def _measured(self, step: Step) -> Iterator[None]:
+        """Around a step whose time is added to its counters, by any thread."""
+        number = self.entry.numbers.get(id(step))
+        if number is None:
+            yield
+            return
         f = self.f
         clock = f.alloca("i64", 2, 8)
         before = self._now(clock)
-        self._launch(launch)
+        yield
         after = self._now(clock)
-        base = Value(f"@{self.name}_counters", "ptr")
-        at = [f.gep(base, "i64", i64(self.numbers[id(launch)] * COUNTERS + i)) for i in range(COUNTERS)]
-        f.store(f.add(f.load(at[0], "i64", 8), f.sub(after, before)), at[0], 8)
-        count = f.load(at[1], "i64", 8)
-        f.store(f.add(count, i64(1)), at[1], 8)
+        base = Value(f"@{self.entry.name}_counters", "ptr")
+        at = [f.gep(base, "i64", i64(number * COUNTERS + i)) for i in range(COUNTERS)]
+        f.emit(f"atomicrmw add {at[0]}, {f.sub(after, before)} monotonic", "i64")
+        count = f.emit(f"atomicrmw add {at[1]}, {i64(1)} monotonic", "i64")
         with f.when(f.cmp("icmp eq", count, i64(0))):
             f.store(before, at[2], 8)
-
-    def _workspace(self, declarations: set[str]) -> str:
-        f = FunctionWriter(f"{self.name}_workspace", "i64", [("dims", "ptr"), ("threads", "i64")], self.linkage)
-        values = read_dims(f, self.program.dims, f.arg("dims"))
-        fixed = emit_dim(f, self.scratch_offset, values)
-        each = emit_dim(f, self.scratch_stride, values)
-        f.ret(f.add(fixed, f.mul(each, f.arg("threads"))))
-        declarations |= f.declarations
-        return f.finish()
 
     # --- addresses -----------------------------------------------------------------------------------------------
 
@@ -135,8 +217,8 @@ class _EntryEmitter:
         if buffer.host:
             return self._address(buffer.host)
         if buffer.kind == "temporary":
-            return f.gep(f.arg("workspace"), "i8", self._dim(buffer.offset))
-        table = f.arg({"input": "inputs", "output": "outputs", "constant": "constants"}[buffer.kind])
+            return f.gep(self.given["workspace"], "i8", self._dim(buffer.offset))
+        table = self.given[{"input": "inputs", "output": "outputs", "constant": "constants"}[buffer.kind]]
         return f.load(f.gep(table, "ptr", i64(buffer.position)), "ptr", 8)
 
     # --- steps ---------------------------------------------------------------------------------------------------
@@ -152,15 +234,17 @@ class _EntryEmitter:
                         self._work(step)
             elif isinstance(step, Branch):
                 self._branch(step)
+            elif step.parallel:
+                with self._measured(step):
+                    self._parallel_loop(step)
             else:
                 self._loop(step)
 
     def _work(self, step: Launch | Copy) -> None:
         if isinstance(step, Copy):
             self._copy(step)
-        elif self.numbers:
-            self._measured(step)
-        else:
+            return
+        with self._measured(step):
             self._launch(step)
 
     def _are_same(self, source: str, target: str) -> bool:
@@ -187,29 +271,32 @@ class _EntryEmitter:
         actual = dict(zip(launch.kernel.dims, launch.dims, strict=True))
         words = [self._address(name) for name in launch.buffers]
         words += [self._dim(expression) for expression in launch.dims]
-        words.append(f.gep(f.arg("workspace"), "i8", self._dim(self.shared_offset)))
+        words.append(self.shared)
         args = f.alloca("i64", len(words), 16)
         for position, word in enumerate(words):
             f.store(word, f.gep(args, "i64", i64(position)), 8)
-        scratch = f.gep(f.arg("workspace"), "i8", self._dim(self.scratch_offset))
         for phase in code.phases:
             tasks = self._dim(substitute(phase.tasks, actual))
             if phase.serial or tasks.text == "1":
-                f.call(phase.function, "void", [args, i64(0), tasks, scratch])
+                f.call(phase.function, "void", [args, i64(0), tasks, self.scratch])
             else:
-                self._parallel(phase.function, args, tasks, scratch)
+                self._parallel(phase.function, args, tasks)
 
-    def _parallel(self, function: str, args: Value, tasks: Value, scratch: Value) -> None:
+    def _parallel(self, function: str, args: Value, tasks: Value) -> None:
         """Through the pool where there is one and the work has more than one task."""
         f = self.f
+        scratch, pool = self.scratch, self.given["pool"]
+        if pool == NULL:
+            f.call(function, "void", [args, i64(0), tasks, scratch])
+            return
         alone, several, pooled, done = (f.label(hint) for hint in ("alone", "several", "pooled", "done"))
         f.cond_br(f.cmp("icmp sgt", tasks, i64(1)), several, alone)
         f.start(several)
-        f.cond_br(f.cmp("icmp ne", f.arg("pool"), Value("null", "ptr")), pooled, alone)
+        f.cond_br(f.cmp("icmp ne", pool, NULL), pooled, alone)
         f.start(pooled)
-        parallel = f.load(f.arg("pool"), "ptr", 8)
-        stride = self._dim(self.scratch_stride)
-        f.line(f"call void {parallel.text}({f.arg('pool')}, ptr @{function}, {args}, {tasks}, {scratch}, {stride})")
+        parallel = f.load(pool, "ptr", 8)
+        stride = self._dim(self.entry.stride)
+        f.line(f"call void {parallel.text}({pool}, ptr @{function}, {args}, {tasks}, {scratch}, {stride})")
         f.br(done)
         f.start(alone)
         f.call(function, "void", [args, i64(0), tasks, scratch])
@@ -242,6 +329,14 @@ class _EntryEmitter:
         f.br(done)
         f.start(done)
 
+    def _parallel_loop(self, loop: Loop) -> None:
+        f = self.f
+        args = f.alloca("ptr", len(LOOP_ARGUMENTS), 16)
+        for position, key in enumerate(LOOP_ARGUMENTS):
+            f.store(self.given[key], f.gep(args, "ptr", i64(position)), 8)
+        assert loop.count is not None
+        self._parallel(self.entry.parallel(loop), args, self._dim(loop.count))
+
     def _loop(self, step: Loop) -> None:
         f = self.f
         head, test, body, done = (f.label(hint) for hint in ("head", "test", "body", "done"))
@@ -266,14 +361,27 @@ class _EntryEmitter:
         del self.values[step.counter]
 
 
+def measured_steps(steps: Sequence[Step]) -> list[Launch | Loop]:
+    """The steps of a program that have counters: launches, then parallel loops."""
+    return [*launches(steps), *(step for step in shared_out(steps) if isinstance(step, Loop))]
+
+
 def workspace_parts(program: Program, codes: Mapping[Kernel, KernelCode]) -> tuple[Dim, Dim]:
     """Shared and scratch bytes that suffice for every launch of a program, multiples of the alignment. Its workspace holds the
     temporaries, the shared bytes, and the scratch bytes once for each thread."""
+    return _parts(program, program.steps, codes)
+
+
+def _parts(program: Program, steps: Sequence[Step], codes: Mapping[Kernel, KernelCode]) -> tuple[Dim, Dim]:
     shared: Dim = 0
     scratch: Dim = 0
-    for launch in launches(program.steps):
-        code = codes[launch.kernel]
-        actual = dict(zip(launch.kernel.dims, launch.dims, strict=True))
+    for step in shared_out(steps):
+        if isinstance(step, Loop):
+            inner, own = _parts(program, step.steps, codes)
+            scratch = _larger(scratch, substitute(inner + own, {step.counter: 0}))  # no turn has more than the first
+            continue
+        code = codes[step.kernel]
+        actual = dict(zip(step.kernel.dims, step.dims, strict=True))
         shared = _larger(shared, substitute(code.shared, actual))
         scratch = _larger(scratch, substitute(code.scratch, actual))
     return ceildiv(shared, ALIGNMENT) * ALIGNMENT, ceildiv(scratch, ALIGNMENT) * ALIGNMENT

@@ -121,7 +121,7 @@ def _steps(steps: list[Step], indent: str, lines: list[str], kernels: dict[Kerne
             lines.append(indent + "}")
         else:
             count = f" {step.count} times" if step.count is not None else ""
-            lines.append(f"{indent}loop {step.counter}{count} {{")
+            lines.append(f"{indent}loop {step.counter}{count}{', at once' * step.parallel} {{")
             _steps(step.header, indent + "  ", lines, kernels)
             if step.condition:
                 lines.append(f"{indent}  while {step.condition}")

@@ -81,7 +81,8 @@ class Loop:
     With `count` a Dim the loop runs that many times and the symbol `counter` (a name beginning with `%`)
     counts 0, 1, ..., usable in `start` of aliases and in dims of launches inside. Without `count`, `header` runs, then
     the bool scalar buffer `condition` decides whether `steps` run and the loop goes on (while).
-    With both, the loop ends at whichever comes first.
+    With both, the loop ends at whichever comes first. With `parallel` no turn reads or writes what another one writes: they may run
+    in any order, on any thread; such a loop has a count only and stands in no other.
     """
 
     counter: str
@@ -89,6 +90,7 @@ class Loop:
     condition: str
     header: list[Step]
     steps: list[Step]
+    parallel: bool = False
 
 
 Step = Union[Launch, Copy, Branch, Loop]
@@ -109,6 +111,17 @@ def walk(steps: Sequence[Step]) -> Iterator[Step]:
 def launches(steps: Sequence[Step]) -> list[Launch]:
     """All launches, those in branches and loops too."""
     return [step for step in walk(steps) if isinstance(step, Launch)]
+
+
+def shared_out(steps: Sequence[Step]) -> Iterator[Launch | Loop]:
+    """What the pool's threads share out among them: parallel loops, and the launches that are in none."""
+    for step in steps:
+        if isinstance(step, Branch):
+            yield from shared_out([*step.then, *step.otherwise])
+        elif isinstance(step, Loop) and not step.parallel:
+            yield from shared_out([*step.header, *step.steps])
+        elif not isinstance(step, Copy):
+            yield step
 
 
 def touched(step: Step) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class Update:
 
 def plan_updates(program: Program, updates: Sequence[Update]) -> None:
     """Arrange the steps so that updates come behind the readers of old values, and set `in_place` of the program."""
-    _store_late(program, updates)
+    store_late(program.steps, updates)
     program.steps = _arranged(program, updates)
     uses = _uses(program, {name for update in updates for name in (update.result, update.old)})
     for update in updates:
@@ -50,7 +50,7 @@ def refusal(program: Program, steps: Sequence[Step], update: Update) -> str:
     """Why a result may not lie in the memory of the old value while these steps run; empty where it may."""
     written = False
     for step in steps:
-        access = _Access.of(program, step)
+        access = Access.of(program, step)
         reads, writes = update.old in access.reads, update.result in access.writes
         if reads and written:
             return "its old value is read after the new one is written"
@@ -70,11 +70,11 @@ def refusal(program: Program, steps: Sequence[Step], update: Update) -> str:
 _ELSEWHERE = "a kernel reads other elements of the old value than it writes"
 
 
-def _store_late(program: Program, updates: Sequence[Update]) -> None:
+def store_late(steps: Sequence[Step], updates: Sequence[Update]) -> None:
     """In kernels that read an old value behind the store of the new one, let that store come last, where this helps and no other
     update of the kernel loses by it."""
     replaced = {update.result: update.old for update in updates if update.old}
-    for step in program.steps:
+    for step in steps:
         if not isinstance(step, Launch) or step.kernel.kind != "loop":
             continue
         parameters = dict(zip(step.buffers, (buffer.name for buffer in step.kernel.buffers), strict=True))
@@ -210,15 +210,15 @@ def _same_layout(program: Program, old: str, result: str) -> bool:
 
 
 @dataclass(slots=True)
-class _Access:
+class Access:
     """The buffers, aliases followed to their bases, that a step and all inside it read and write."""
 
     reads: set[str] = field(default_factory=set)
     writes: set[str] = field(default_factory=set)
 
     @staticmethod
-    def of(program: Program, step: Step) -> _Access:
-        found = _Access()
+    def of(program: Program, step: Step) -> Access:
+        found = Access()
         stack = [step]
         while stack:
             one = stack.pop()
@@ -239,7 +239,7 @@ def _uses(program: Program, names: set[str]) -> dict[str, set[int]]:
     """The top-level steps that touch each of some buffers."""
     uses: dict[str, set[int]] = {name: set() for name in names}
     for position, step in enumerate(program.steps):
-        access = _Access.of(program, step)
+        access = Access.of(program, step)
         for name in (access.reads | access.writes) & names:
             uses[name].add(position)
     return uses
@@ -251,7 +251,7 @@ def _arranged(program: Program, updates: Sequence[Update]) -> list[Step]:
     Among what is ready the original order decides. An update that waits for readers goes on without them when nothing else can.
     """
     steps = program.steps
-    accesses = [_Access.of(program, step) for step in steps]
+    accesses = [Access.of(program, step) for step in steps]
     waits = _waits(accesses, updates)
     if not any(reader > writer for reader, writers in waits.items() for writer in writers):
         return steps
@@ -280,7 +280,7 @@ def _arranged(program: Program, updates: Sequence[Update]) -> list[Step]:
     return [steps[i] for i in order]
 
 
-def _waits(accesses: Sequence[_Access], updates: Sequence[Update]) -> dict[int, list[int]]:
+def _waits(accesses: Sequence[Access], updates: Sequence[Update]) -> dict[int, list[int]]:
     """For every step the updates that overwrite what it reads, itself left out."""
     writers: dict[str, int] = {}
     results = {update.result for update in updates}
@@ -296,7 +296,7 @@ def _waits(accesses: Sequence[_Access], updates: Sequence[Update]) -> dict[int, 
     return found
 
 
-def _followers(accesses: Sequence[_Access]) -> dict[int, set[int]]:
+def _followers(accesses: Sequence[Access]) -> dict[int, set[int]]:
     """For every step those that have to come after it: they read what it writes, or write what it touches."""
     writer: dict[str, int] = {}
     readers: dict[str, list[int]] = {}

@@ -29,6 +29,7 @@ from pierian.compiler.kernel.program import (
     touched,
     walk,
 )
+from pierian.compiler.lowering.bands import cut_into_bands
 from pierian.compiler.lowering.memory import plan_memory
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.schedule.collapse import collapse
@@ -41,9 +42,13 @@ Array = np.ndarray[Any, Any]
 
 
 def lay_out_operands(program: Program, target: Target, options: CompileOptions | None = None) -> None:
-    """Pack, in place, what contractions of a program read more often than it changes; the memory plan is made anew."""
+    """Cut loops into bands, and pack, in place, what contractions of a program read more often than it changes; the memory plan is
+    made anew."""
+    structured = any(isinstance(one, (Branch, Loop)) for one in program.steps)
+    if structured:
+        cut_into_bands(program, target)
     pack_constants(program, target)
-    if any(isinstance(one, (Branch, Loop)) for one in program.steps):
+    if structured:
         pack_invariants(program, target)
         plan_memory(program, options)
 
@@ -133,9 +138,9 @@ def _with_packing(program: Program, steps: Sequence[Step], target: Target) -> li
             one.then = _with_packing(program, one.then, target)
             one.otherwise = _with_packing(program, one.otherwise, target)
         elif isinstance(one, Loop):
+            found += _pack_before(program, one, target)  # as far outside as can be
             one.header = _with_packing(program, one.header, target)
             one.steps = _with_packing(program, one.steps, target)
-            found += _pack_before(program, one, target)
         found.append(one)
     return found
 

@@ -13,6 +13,7 @@ from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.kernel.program import Branch, Copy, Loop, Program, Step
 from pierian.compiler.location import describe
 from pierian.compiler.lowering.buffers import Buffers
+from pierian.compiler.lowering.carry import carry
 from pierian.compiler.lowering.in_place import Update, plan_updates
 from pierian.compiler.lowering.kernel import KernelBuilder
 from pierian.compiler.lowering.memory import plan_memory
@@ -89,10 +90,9 @@ class _Lowerer:
                 steps.extend(launches)
         first: list[Step] = []
         for value, target in copied:
-            source = self.buffers.name(value)
             # What was handed in can be copied at once, so that nothing that overwrites it has to wait.
-            given = self.program.buffers[source].kind in ("input", "constant")
-            (first if given else steps).append(Copy(target, source))
+            given = _alias_source(value).node.op.name in ("placeholder", "constant")
+            (first if given else steps).append(Copy(target, self.buffers.name(value)))
         return [*first, *steps]
 
     def _bind_target(self, value: Value, target: str) -> bool:
@@ -150,8 +150,7 @@ class _Lowerer:
         header = self._body(condition, [flag])
         self._bind_parameters(body, names)
         following = [self.buffers.new_temporary(value.type) for value in body.outputs]
-        inside = self._body(body, following)
-        inside.extend(Copy(target, source) for target, source in zip(state, following, strict=True))
+        inside = carry(self.program, self._body(body, following), list(zip(state, following, strict=True)))
         steps.append(Loop(self._counter(), node.attributes.get("maximum_iterations"), flag, header, inside))
 
     def _scan(self, node: Node, steps: list[Step]) -> None:
@@ -179,7 +178,7 @@ class _Lowerer:
             for value, out in zip(node.outputs[count:], body.outputs[count:], strict=True)
         ]
         inside = self._body(body, following + stacked)
-        inside.extend(Copy(target, source) for target, source in zip(state, following, strict=True))
+        inside = carry(self.program, inside, list(zip(state, following, strict=True)))
         steps.append(Loop(counter, length, "", [], inside))
 
     def _slice(self, base: str, type_: TensorType, at: Dim) -> str:
