@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from pierian.compiler.dim import Dim, product, symbol
+from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product, symbol
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
@@ -34,6 +34,8 @@ FEW_TILES = 3
 # Rows and columns of results in one task, at most.
 TASK_ROWS = 168
 TASK_COLUMNS = 1024
+# Columns of results in one task, at most, where the number of rows is open: even few rows are work for several threads.
+OPEN_COLUMNS = 256
 # A left operand read in place: bytes between values that follow each other along k, at most.
 FAR = 1024
 # Rows of one tile whose values may share a set of the first-level cache, and the bytes after which sets repeat.
@@ -109,7 +111,9 @@ class Tiling:
         lanes: elements in a vector.
         mr, nr: the register tile: mr rows of nr columns, nr a multiple of lanes.
         tail: rows of a lower last tile, exact; 0 where all tiles have mr rows (some perhaps beyond the matrix).
-        mb, rb, nb: the results one task computes: mb along m at each of rb points of the axes `rows`, nb columns.
+        low: rows of the lower tiles that end a block where its height is known in a run only; 0 where it is known before.
+        mb, rb, nb: the results one task computes: mb along m (at most, see `block_height`) at each of rb points of the axes
+            `rows`, nb columns.
         kb, sb: what is summed between two visits of a tile: kb along k at each of sb points of the segments;
             with sb above 1, kb is all of k.
         lhs_in_place: the tile reads lhs where it lies.
@@ -124,6 +128,7 @@ class Tiling:
     mr: int
     nr: int
     tail: int
+    low: int
     mb: int
     rb: int
     nb: int
@@ -265,14 +270,24 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     if isinstance(m, int) and tail and not lhs_in_place and (mr - tail) * LITTLE_WASTE <= m:
         tail = 0  # rows beyond the packed matrix cost less than code of their own
     mb, rb = _row_blocks(roles, mr, min(TASK_ROWS, near // (kb * sb)))
-    nb = max(nr, min(TASK_COLUMNS, near // (mb * rb)) // nr * nr)
+    nb = max(nr, min(TASK_COLUMNS if isinstance(m, int) else OPEN_COLUMNS, near // (mb * rb)) // nr * nr)
     if isinstance(n, int):
         nb = _even(max(n, 1), nb, nr)
     mb, rb, nb = _enough_tasks(roles, mr, nr, mb, rb, nb)
     rhs_in_place = _reads_rhs_in_place(roles, target, itemsize)
     ahead = 0 if rhs_in_place == "always" else _lines_ahead(roles, target, itemsize, nr, rb * -(-mb // mr))
     chain = max(1, CHAIN // kb) if lhs_in_place and sb > 1 else _even(kb * sb, CHAIN, UNROLL)
-    return Tiling(lanes, mr, nr, tail, mb, rb, nb, kb, sb, lhs_in_place, rhs_in_place, ahead, chain)
+    low = mr // 2 + 1 if mr > 2 and not isinstance(m, int) else 0
+    return Tiling(lanes, mr, nr, tail, low, mb, rb, nb, kb, sb, lhs_in_place, rhs_in_place, ahead, chain)
+
+
+def block_height(roles: Roles, tiling: Tiling) -> Dim:
+    """Rows of a block: as many as the tiling says, and even shares of an extent that is known in a run only."""
+    m = roles.m.extent
+    if isinstance(m, int):
+        return tiling.mb
+    blocks = maximum(ceildiv(m, tiling.mb), 1)
+    return floordiv(m + blocks - 1, blocks)
 
 
 def _lines_ahead(roles: Roles, target: Target, itemsize: int, nr: int, tiles: int) -> int:

@@ -55,6 +55,24 @@ def test_open_sizes(shape: tuple[int, int, int]) -> None:
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize(("depth", "columns"), [(30, 40), (300, 520)])
+def test_one_compilation_for_any_number_of_rows(depth: int, columns: int) -> None:
+    """Blocks are even shares of the rows, cut into tall and low tiles; with an epilogue and without."""
+    rng = np.random.default_rng(depth)
+    w = rng.integers(-4, 5, (depth, columns)).astype(np.float32)
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder(tf.float32, [None, depth], name="x")
+        plain = tf.matmul(x, tf.constant(w))
+        fetches = [plain, tf.matmul(x, tf.constant(w + 1)) + 1, tf.matmul(x, x, transpose_b=True)]
+    with tf.Session(graph, threads=2) as session:
+        call = session.make_callable(fetches, [x])
+        for rows in (0, 1, 7, 8, 13, 14, 15, 22, 64, 127, 128, 129, 169, 253, 340):
+            a = rng.integers(-4, 5, (rows, depth)).astype(np.float32)
+            for found, wanted in zip(call(a), (a @ w, a @ (w + 1) + 1, a @ a.T), strict=True):
+                np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.parametrize("depth", [512, 5000])
 def test_long_sums_are_as_accurate_as_those_of_numpy(depth: int) -> None:
     rng = np.random.default_rng(depth)

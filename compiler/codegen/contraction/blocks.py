@@ -7,6 +7,7 @@ in vectors. The order of additions depends on sizes only.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
@@ -30,15 +31,16 @@ from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.scalar import load_parts
-from pierian.compiler.schedule.contraction import Roles, Tiling
+from pierian.compiler.schedule.contraction import Roles, Tiling, block_height
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """What a task computes: first points and counts along m, the axes `rows`, and n."""
+    """What a task computes: first points and counts along m, the axes `rows`, and n; `tall` are its rows in tiles of full height."""
 
     first_row: Value
     height: Value
+    tall: Value
     first_point: Value
     points: Value
     first_column: Value
@@ -86,7 +88,8 @@ class BlockEmitter:
 
     def microkernels(self) -> list[FunctionWriter]:
         """The functions that compute tiles, one for each height."""
-        heights = [self.tiling.mr, *([self.tiling.tail] if self.tiling.tail else [])]
+        t = self.tiling
+        heights = [t.mr, *(height for height in (t.tail, t.low) if height)]
         return [emit_microkernel(self.dtype, self._micro(height)) for height in heights]
 
     def emit(self) -> FunctionWriter:
@@ -133,7 +136,7 @@ class BlockEmitter:
     def _tasks(self, scope: Scope) -> None:
         w, r, t = self.writer, self.roles, self.tiling
         rows, columns, points = scope.dim(r.m.extent), scope.dim(r.n.extent), scope.dim(r.row_count)
-        row_blocks = scope.dim(ceildiv(r.m.extent, t.mb))
+        row_blocks, most_rows = scope.dim(ceildiv(r.m.extent, t.mb)), scope.dim(block_height(r, t))
         point_blocks = scope.dim(ceildiv(r.row_count, t.rb))
         column_blocks = scope.dim(ceildiv(r.n.extent, t.nb))
         # Neighbouring tasks share the block of columns: rhs stays in cache.
@@ -146,11 +149,12 @@ class BlockEmitter:
             number = i64(0)
             for axis in r.rhs_batch:
                 number = w.add(w.mul(number, scope.dim(axis.extent)), values[axis.name])
-            first_row = w.mul(row_block, i64(t.mb))
+            first_row = w.mul(row_block, most_rows)
+            height = w.minimum(w.sub(rows, first_row), most_rows)
             first_point = w.mul(point_block, i64(t.rb))
             first_column = w.mul(column_block, i64(t.nb))
             block = _Block(
-                first_row, w.minimum(w.sub(rows, first_row), i64(t.mb)),
+                first_row, height, self._tall(height),
                 first_point, w.minimum(w.sub(points, first_point), i64(t.rb)) if r.rows else i64(1),
                 first_column, w.minimum(w.sub(columns, first_column), i64(t.nb)), number,
             )  # fmt: skip
@@ -160,6 +164,23 @@ class BlockEmitter:
                 if not t.lhs_in_place:
                     self._pack_lhs(inside, block, part)
                 self._tiles(inside, block, part)
+
+    def _tall(self, height: Value) -> Value:
+        """Rows of a block that tiles of full height take. A last tile takes what is left, or low tiles do, as many as leave the
+        fewest rows beyond the block."""
+        w, t = self.writer, self.tiling
+        if t.tail:
+            return w.sub(height, w.op("srem", height, i64(t.mr)))
+        if not t.low:
+            return height
+        found, fewest = i64(0), i64(0)
+        for low in range(t.mr // math.gcd(t.mr, t.low)):  # more of them have the rows of whole tall tiles
+            left = w.intrinsic("llvm.smax", w.sub(height, i64(low * t.low - t.mr + 1)), i64(0))
+            tall = w.mul(w.op("sdiv", left, i64(t.mr)), i64(t.mr))
+            total = w.add(tall, i64(low * t.low))
+            better = w.cmp("icmp slt", total, fewest) if low else TRUE
+            found, fewest = w.select(better, tall, found), w.select(better, total, fewest)
+        return found
 
     def _divide(self, value: Value, by: Value) -> tuple[Value, Value]:
         """Remainder and quotient."""
@@ -203,7 +224,6 @@ class BlockEmitter:
                 # Tiles whose sums wait lie one after the other, each mr x nr.
                 offset = w.add(w.mul(column.index, i64(t.rb * t.mb)), w.mul(point, i64(t.mb * t.nr)))
                 sums = w.gep(self.sums, self.dtype.llvm, offset)
-                whole = w.sub(block.height, w.op("srem", block.height, i64(t.mr))) if t.tail else block.height
 
                 def tile(height: int, row: Value, point: Value = point) -> None:
                     number = w.add(w.mul(point, i64(t.mb // t.mr)), w.op("sdiv", row, i64(t.mr)))
@@ -211,11 +231,14 @@ class BlockEmitter:
                         inside, block, part, height, row, lhs, rhs, following, number, sums, first_column, columns
                     )
 
-                with w.loop(i64(0), whole, t.mr) as row:
+                with w.loop(i64(0), block.tall, t.mr) as row:
                     tile(t.mr, row.index)
                 if t.tail:
-                    with w.when(w.cmp("icmp slt", whole, block.height)):
-                        tile(t.tail, whole)
+                    with w.when(w.cmp("icmp slt", block.tall, block.height)):
+                        tile(t.tail, block.tall)
+                elif t.low:
+                    with w.loop(block.tall, block.height, t.low) as row:
+                        tile(t.low, row.index)
 
     def _tile(
         self, scope: Scope, block: _Block, part: Part, height: int, row: Value, lhs: Value, rhs: tuple[Value, Value],
@@ -226,7 +249,7 @@ class BlockEmitter:
         tile = self.tile if self.single else w.gep(sums, self.dtype.llvm, w.mul(row, i64(t.nr)))
         last = TRUE if self.single else part.last
         resume = FALSE if self.single else w.negated(part.first)
-        rows = w.minimum(w.sub(block.height, row), i64(height)) if height == t.mr else i64(height)
+        rows = i64(height) if height == t.tail else w.minimum(w.sub(block.height, row), i64(height))
         place = Place(w.add(block.first_row, row), first_column, rows, columns)
         target, distance, stored = tile, i64(t.nr), FALSE
         direct = self.results.direct(scope, place, height)

@@ -80,9 +80,10 @@ def _note(roles: Roles, tiling: Tiling) -> str:
         "panels": "a packed constant",
         "few rows": f"in place up to {FEW_ROWS} rows, else packed",
     }[t.rhs_in_place]
+    low = f" or {t.low}" if t.low else ""
     block = f"{t.rb} x {t.mb}" if r.rows else f"{t.mb}"
     chains = f"chains of {t.chain}{' segments' if t.lhs_in_place and t.sb > 1 else ''}"
     return (
-        f"contraction {rows} x {r.n.extent} x {depth}, tile {t.mr} x {t.nr}, block {block} x {t.nb} x {t.part} in {chains}, "
+        f"contraction {rows} x {r.n.extent} x {depth}, tile {t.mr}{low} x {t.nr}, block {block} x {t.nb} x {t.part} in {chains}, "
         f"lhs {lhs}, rhs {rhs}"
     )
