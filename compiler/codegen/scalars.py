@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
-from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, lanes_of, like, mangle, vector
+from pierian.compiler.codegen.powers import exponent, fraction, scale
+from pierian.compiler.codegen.tables import lookup, pick
+from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, lanes_of, like, vector
 from pierian.compiler.dtype import DType
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.kernel.scalar import Scalar
@@ -42,10 +42,13 @@ def emit_scalar(writer: FunctionWriter, node: Scalar, args: list[Value]) -> Valu
         return writer.cast("bitcast", x, like(x.type, register_type(node.dtype)))
     if op == "mulhi_u32":
         return _mulhi(writer, x, args[1])
-    if op == "lookup":
-        return _lookup(writer, node, x)
+    if op in ("lookup", "pick"):
+        assert isinstance(node.attribute, tuple)
+        return (lookup if op == "lookup" else pick)(writer, node.attribute, x, node.dtype)  # type: ignore[arg-type]
     if op == "ldexp":
-        return _scale(writer, node.dtype, x, args[1])
+        return scale(writer, node.dtype, x, args[1])
+    if op in ("exponent", "fraction"):
+        return (exponent if op == "exponent" else fraction)(writer, node.dtype, x)
     if len(args) == 1:
         return _unary(writer, op, node.dtype, x)
     if len(args) == 2:
@@ -150,46 +153,6 @@ def _to_integer(writer: FunctionWriter, x: Value, type_: str, bits: int) -> Valu
     inside = writer.select(below, _like(-limit, x), writer.select(above, zero, inside))
     result = writer.cast("fptosi", inside, type_)
     return writer.select(above, _like((1 << (bits - 1)) - 1, result), result)
-
-
-def _lookup(writer: FunctionWriter, node: Scalar, index: Value) -> Value:
-    """An element of a table that becomes a constant of the module."""
-    assert isinstance(node.attribute, tuple)
-    element = node.dtype.llvm
-    entries = ", ".join(str(constant(float(entry), element)) for entry in node.attribute)  # type: ignore[arg-type]
-    name = f"@table_{hashlib.sha256(entries.encode()).hexdigest()[:16]}"
-    writer.declarations.add(f"{name} = private unnamed_addr constant [{len(node.attribute)} x {element}] [{entries}]")
-    lanes = lanes_of(index.type)
-    places = writer.emit(f"getelementptr {element}, ptr {name}, {index}", vector("ptr", lanes))
-    if lanes == 1:
-        return writer.load(places, element, node.dtype.itemsize)
-    type_ = vector(element, lanes)
-    mask, align = constant(True, "i1", lanes), Value(str(node.dtype.itemsize), "i32")
-    return writer.call(
-        f"llvm.masked.gather.{mangle(type_)}.{mangle(places.type)}",
-        type_,
-        [places, align, mask, constant(0, element, lanes)],
-    )
-
-
-def _scale(writer: FunctionWriter, dtype: DType, x: Value, n: Value) -> Value:
-    """x * 2^n: one instruction where there is one, else two multiplications by halves of the power, the first exact."""
-    width = lanes_of(x.type) * dtype.bits
-    if writer.isa == "avx512" and width in (128, 256, 512):
-        name = f"llvm.x86.avx512.mask.scalef.p{'s' if dtype.bits == 32 else 'd'}.{width}"
-        mask = "i16" if lanes_of(x.type) == 16 else "i8"
-        rounding = [Value("4", "i32")] if width == 512 else []  # as the control register says
-        return writer.call(name, x.type, [x, n, Value("zeroinitializer", x.type), Value("-1", mask), *rounding])
-    # Where n is NaN so is x: any integer will do, but it must be one.
-    whole = writer.cast("fptosi", n, like(x.type, f"i{dtype.bits}"))
-    whole = writer.emit(f"freeze {whole}", whole.type)
-    half = writer.op("ashr", whole, _like(1, whole))
-    mantissa, bias = (23, 127) if dtype.bits == 32 else (52, 1023)
-    for part in (half, writer.op("sub", whole, half)):
-        biased = writer.op("add", part, _like(bias, part))
-        power = writer.cast("bitcast", writer.op("shl", biased, _like(mantissa, part)), x.type)
-        x = writer.op("fmul", x, power)
-    return x
 
 
 def _like(value: int | float, x: Value) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from pierian.compiler.dtype import float32
@@ -54,6 +55,11 @@ def both(x: Scalar, y: Scalar) -> Scalar:
     return ir.binary("and", x, y)
 
 
+def is_finite(x: Scalar) -> Scalar:
+    """False for infinities and NaN."""
+    return lt(absolute(x), c(math.inf, x))
+
+
 def clamp_above(x: Scalar, limit: float) -> Scalar:
     """The smaller of x and a limit; NaN stays."""
     bound = c(limit, x)
@@ -68,9 +74,14 @@ def clamp_below(x: Scalar, limit: float) -> Scalar:
 
 def polynomial(x: Scalar, coefficients: Sequence[float]) -> Scalar:
     """c0 + c1 x + c2 x^2 + ... by Horner's rule with fused multiply-adds."""
-    result = c(coefficients[-1], x)
+    return polynomial_of(x, [c(coefficient, x) for coefficient in coefficients])
+
+
+def polynomial_of(x: Scalar, coefficients: Sequence[Scalar]) -> Scalar:
+    """The same with coefficients that are expressions."""
+    result = coefficients[-1]
     for coefficient in reversed(coefficients[:-1]):
-        result = ir.fma(result, x, c(coefficient, x))
+        result = ir.fma(result, x, coefficient)
     return result
 
 
@@ -123,3 +134,9 @@ def pair_product(x: Pair, y: Pair) -> Pair:
 
 def is_single(x: Scalar) -> bool:
     return x.dtype is float32
+
+
+def copy_sign(magnitude: Scalar, sign: Scalar) -> Scalar:
+    """A non-negative magnitude with the sign bit of another number."""
+    top = integer(sign, -(1 << (sign.dtype.bits - 1)))
+    return ir.bitcast(ir.binary("or", bits(magnitude), ir.binary("and", bits(sign), top)), sign.dtype)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pierian.compiler.elementary.arithmetic import (
     absolute,
     add,
-    bits,
     c,
     clamp_above,
+    clamp_below,
+    copy_sign,
     div,
-    integer,
     is_single,
     lt,
     mul,
@@ -17,35 +17,49 @@ from pierian.compiler.elementary.arithmetic import (
     polynomial,
     sub,
 )  # fmt: skip
-from pierian.compiler.elementary.exp import exp, exp_moderate, expm1
+from pierian.compiler.elementary.exp import C32, exp, expm1, reduce
+from pierian.compiler.elementary.piecewise import TANH
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.scalar import Scalar
-
-# tanh(x) = x + x^3 P(x^2) for |x| <= 0.625; Chebyshev fit, relative error below 2e-8.
-TANH32 = (-0.333333283662796, 0.1333276927471161, -0.05385087803006172, 0.020997030660510063, -0.006096498109400272)
-_SMALL = 0.625
 
 
 def tanh(x: Scalar) -> Scalar:
     """Hyperbolic tangent."""
-    magnitude = absolute(x)
-    one, two = c(1.0, x), c(2.0, x)
     if is_single(x):
-        square = mul(x, x)
-        small = ir.fma(mul(square, magnitude), polynomial(square, TANH32), magnitude)
-        limited = clamp_above(magnitude, 10.0)
-        grown = exp_moderate(add(limited, limited))
-        large = sub(one, div(two, add(grown, one)))
-        result = ir.select(lt(magnitude, c(_SMALL, x)), small, large)
-    else:
-        limited = clamp_above(magnitude, 22.0)
-        grown = expm1(add(limited, limited))
-        result = div(grown, add(grown, two))
-    return copy_sign(result, x)
+        return TANH(x)
+    magnitude = absolute(x)
+    limited = clamp_above(magnitude, 22.0)
+    grown = expm1(add(limited, limited))
+    return copy_sign(div(grown, add(grown, c(2.0, x))), x)
 
 
 def sigmoid(x: Scalar) -> Scalar:
-    """1 / (1 + e^-x), computed from e = e^-|x| so that the small side keeps its precision.
+    """1 / (1 + e^-x)."""
+    return _sigmoid_single(x) if is_single(x) else _sigmoid_double(x)
+
+
+def _sigmoid_single(x: Scalar) -> Scalar:
+    """With x = n ln 2 + r it is 2^n / (2^n + e^-r).
+
+    What rounding takes from the sum of 2^n, 1 and e^-r - 1 is kept, and corrects the quotient together with what the division
+    rounds off.
+    """
+    one = c(1.0, x)
+    # From 60 on the result is 1, and below -104 it is 0.
+    n, r = reduce(clamp_below(clamp_above(x, 60.0), -104.0))
+    power = ir.ldexp(one, n)
+    slope = polynomial(r, [-1.0, *(value * (-1) ** at for at, value in enumerate(C32))])
+    whole = add(one, power)
+    total = ir.fma(r, slope, whole)
+    lost = ir.fma(r, slope, sub(whole, total))
+    lost = add(lost, sub(power, sub(whole, one)))
+    quotient = div(one, total)
+    left = ir.fma(neg(quotient), lost, ir.fma(neg(quotient), total, one))
+    return ir.ldexp(ir.fma(left, quotient, quotient), n)
+
+
+def _sigmoid_double(x: Scalar) -> Scalar:
+    """Computed from e = e^-|x| so that the small side keeps its precision.
 
     The quotient by 1 + e is corrected by what was rounded off in the sum and in the division.
     """
@@ -58,9 +72,3 @@ def sigmoid(x: Scalar) -> Scalar:
     quotient = mul(numerator, reciprocal)
     left = ir.fma(neg(quotient), lost, ir.fma(neg(quotient), total, numerator))
     return ir.fma(left, reciprocal, quotient)
-
-
-def copy_sign(magnitude: Scalar, sign: Scalar) -> Scalar:
-    """A non-negative magnitude with the sign bit of another number."""
-    top = integer(sign, -(1 << (sign.dtype.bits - 1)))
-    return ir.bitcast(ir.binary("or", bits(magnitude), ir.binary("and", bits(sign), top)), sign.dtype)

@@ -1,61 +1,40 @@
 """log, log2, log1p.
 
-x = m 2^e with m in [sqrt(1/2), sqrt(2)), f = m - 1. float32: log(m) = f - f^2/2 + f^3 P(f), P a Chebyshev fit of degree 8
-(error of the fit below 5e-9 relative). float64: s = f / (2 + f), log(m) = 2 s + s^3 R(s^2) (the form of fdlibm's e_log),
-R a Chebyshev fit of degree 6.
+x = m 2^e with m in [3/4, 3/2), f = m - 1; e is infinite or m is NaN where the logarithm is. float32: log(m) = f - f^2/2 + f^3 P(f),
+P a minimax fit of degree 8 (error below 1e-9 relative to the logarithm). float64: s = f / (2 + f), log(m) = 2 s + s^3 R(s^2) (the
+form of fdlibm's e_log), R a Chebyshev fit of degree 7.
 """
 
 from __future__ import annotations
 
-import math
-
 from pierian.compiler.elementary.arithmetic import (
-    MANTISSA,
+    absolute,
     add,
-    bits,
     c,
+    copy_sign,
     div,
-    integer,
+    is_finite,
     is_single,
     mul,
+    neg,
     pairwise_polynomial,
     sub,
+    two_product,
+    two_sum,
 )  # fmt: skip
 from pierian.compiler.elementary.exp import LN2_32, LN2_64
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.scalar import Scalar
 
 P32 = (
-    0.3333333134651184, -0.2499999701976776, 0.20000715553760529, -0.1666780263185501, 0.14249058067798615,
-    -0.12425687164068222, 0.11685419827699661, -0.11479733884334564, 0.06971611827611923,
+    0.33333340287208557, -0.2500016689300537, 0.1999957263469696, -0.16655197739601135, 0.14276878535747528,
+    -0.1272999495267868, 0.11697715520858765, -0.09099555015563965, 0.03752291947603226,
 )  # fmt: skip
 R64 = (
-    0.6666666666666666, 0.39999999999899444, 0.2857142862600327, 0.22222211130259878, 0.18182889455674947,
-    0.15331710618210773, 0.14616585424888623,
+    0.6666666666666666, 0.4000000000000781, 0.285714285673329, 0.22222223038856737, 0.18181738372176318,
+    0.15388837982487366, 0.13210295347053236, 0.13604517062720323,
 )  # fmt: skip
-_SQRT_HALF_BITS = {"float32": 0x3F3504F3, "float64": 0x3FE6A09E667F3BCD}
-_SMALLEST_NORMAL = {"float32": 2.0**-126, "float64": 2.0**-1022}
 _LOG2E = 1.4426950408889634
-
-
-def split(x: Scalar) -> tuple[Scalar, Scalar]:
-    """Exponent e as a float and m of x = m 2^e, m in [sqrt(1/2), sqrt(2)); denormals are scaled up first."""
-    width = MANTISSA[x.dtype.name]
-    small = ir.compare("lt", x, c(_SMALLEST_NORMAL[x.dtype.name], x))
-    scaled = ir.select(small, mul(x, c(2.0 ** (width + 1), x)), x)
-    shifted = ir.binary("sub", bits(scaled), integer(x, _SQRT_HALF_BITS[x.dtype.name]))
-    exponent = ir.binary("ashr", shifted, integer(x, width))
-    fraction = ir.binary("and", shifted, integer(x, (1 << width) - 1))
-    m = ir.bitcast(ir.binary("add", fraction, integer(x, _SQRT_HALF_BITS[x.dtype.name])), x.dtype)
-    e = ir.convert(exponent, x.dtype)
-    return ir.select(small, sub(e, c(float(width + 1), x)), e), m
-
-
-def _special(x: Scalar, result: Scalar) -> Scalar:
-    """log at zero, infinity, negative numbers and NaN."""
-    result = ir.select(ir.compare("gt", x, c(0.0, x)), result, c(math.nan, x))
-    result = ir.select(ir.compare("eq", x, c(0.0, x)), c(-math.inf, x), result)
-    return ir.select(ir.compare("eq", x, c(math.inf, x)), x, result)
 
 
 def _fraction_parts(f: Scalar) -> tuple[Scalar, Scalar]:
@@ -81,32 +60,35 @@ def _finish(e: Scalar, f: Scalar, extra: Scalar | None = None) -> Scalar:
 
 def log(x: Scalar) -> Scalar:
     """Natural logarithm: NaN for negative numbers, -inf at zero."""
-    e, m = split(x)
-    return _special(x, _finish(e, sub(m, c(1.0, x))))
+    return _finish(ir.unary("exponent", x), sub(ir.unary("fraction", x), c(1.0, x)))
 
 
 def log2(x: Scalar) -> Scalar:
     """Logarithm to base 2; exact at powers of two."""
-    e, m = split(x)
-    large, small = _fraction_parts(sub(m, c(1.0, x)))
-    # log2(e) in two parts: the first exact in a product with the leading bits of log(m).
-    high = 1.44269180297851562 if is_single(x) else 1.4426950216293335
-    low = _LOG2E - high if is_single(x) else 1.9259629911266175e-08
+    e = ir.unary("exponent", x)
+    large, small = _fraction_parts(sub(ir.unary("fraction", x), c(1.0, x)))
     natural = add(large, small)
     left = sub(small, sub(natural, large))
-    fraction = ir.fma(natural, c(high, x), ir.fma(natural, c(low, x), mul(left, c(_LOG2E, x))))
-    return _special(x, add(e, fraction))
+    # e + natural log2(e), and what rounding takes from it: where e is -1, most of the sum cancels.
+    high = 1.4426950216293335 if is_single(x) else _LOG2E
+    low = 1.9259629911266175e-08 if is_single(x) else 2.0355273740931033e-17
+    part, rest = two_product(natural, c(high, x))
+    total, lost = two_sum(e, part)
+    rest = ir.fma(natural, c(low, x), ir.fma(left, c(high, x), rest))
+    return ir.select(is_finite(e), add(total, add(lost, rest)), e)
 
 
 def log1p(x: Scalar) -> Scalar:
-    """log(1 + x) without cancellation: the rounding error of 1 + x is carried along."""
+    """log(1 + x) without cancellation: with 1 + x = (1 + f) 2^e, f is computed from x itself, x 2^-e + (2^-e - 1), and what rounding
+    takes from it is added in the end. The result has the sign of x, zeros included."""
     one = c(1.0, x)
     u = add(one, x)
-    e, m = split(u)
-    # Where x is large the lost part is of 1, else of x.
-    large = ir.compare("ge", ir.unary("abs", x), one)
-    lost = ir.select(large, sub(one, sub(u, x)), sub(x, sub(u, one)))
-    result = _finish(e, sub(m, one), div(lost, u))
-    result = _special(u, result)
-    tiny = ir.compare("lt", ir.unary("abs", x), c(1e-10 if is_single(x) else 1e-20, x))
-    return ir.select(tiny, x, result)
+    e = ir.unary("exponent", u)
+    shrink = ir.ldexp(one, neg(e))
+    start = sub(shrink, one)
+    f = ir.fma(x, shrink, start)
+    lost = ir.fma(x, shrink, sub(start, f))
+    result = _finish(e, f, lost)
+    # At -1 and at infinity e is infinite, and the result is e.
+    result = ir.select(is_finite(e), result, e)
+    return copy_sign(absolute(result), x)

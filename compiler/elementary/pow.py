@@ -30,14 +30,14 @@ from pierian.compiler.elementary.arithmetic import (
     two_sum,
 )  # fmt: skip
 from pierian.compiler.elementary.exp import exp
-from pierian.compiler.elementary.log import log, split
+from pierian.compiler.elementary.log import log
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.scalar import Scalar
 
-# log(m) = 2 s + 2/3 s^3 + s^5 R2(s^2), s = (m - 1) / (m + 1); Chebyshev fit of degree 6, |s| <= 0.1716.
+# log(m) = 2 s + 2/3 s^3 + s^5 R2(s^2), s = (m - 1) / (m + 1); Chebyshev fit of degree 7, |s| <= 0.2.
 R2 = (
-    0.4, 0.2857142857133851, 0.2222222227110234, 0.18181808247544543, 0.15385574796462032, 0.13285957435193352,
-    0.1291361767218225,
+    0.39999999999999997, 0.28571428571435653, 0.22222222218511686, 0.1818181892164211, 0.15384543084702873,
+    0.13337158338574476, 0.11653266544253921, 0.1219226767349664,
 )  # fmt: skip
 _LN2 = (0.6931471805599453, 2.3190468138462996e-17)
 _TWO_THIRDS = (0.6666666666666666, 3.700743415417188e-17)
@@ -69,7 +69,7 @@ def _magnitude(base: Scalar, y: Scalar) -> Scalar:
 
 def _log_pair(x: Scalar) -> Pair:
     """log(x) of a positive finite x as a pair."""
-    e, m = split(x)
+    e, m = ir.unary("exponent", x), ir.unary("fraction", x)
     one = c(1.0, x)
     f = sub(m, one)
     total = any_two_sum(m, one)

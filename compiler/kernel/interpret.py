@@ -216,6 +216,11 @@ def _special(node: Scalar, args: list[Any]) -> Any:
     if op == "lookup":
         assert isinstance(node.attribute, tuple)
         return node.attribute[int(args[0])]
+    if op == "pick":
+        assert isinstance(node.attribute, tuple)
+        return node.attribute[int(args[0]) % len(node.attribute)]
+    if op in ("exponent", "fraction"):
+        return _split(args[0])[op == "fraction"]
     if op == "bitcast":
         return args[0].view(dtype.numpy)
     if op == "convert":
@@ -232,6 +237,14 @@ def _special(node: Scalar, args: list[Any]) -> Any:
         raw = int(args[0]) & ((1 << dtype.bits) - 1)
         return _wrapped(raw << amount if op == "shl" else raw >> amount, dtype)
     raise LoweringError(f"scalar operation {op!r} has no meaning")
+
+
+def _split(x: Any) -> tuple[Any, Any]:
+    """Exponent and fraction as `pierian.compiler.kernel.scalar` has them."""
+    if not 0 < x < math.inf:
+        return (-math.inf, 1.0) if x == 0 else (x, 1.0) if x > 0 else (math.nan, 1.0)
+    m, e = np.frexp(x)
+    return (e, m) if m >= 0.75 else (e - 1, 2 * m)
 
 
 def _convert(value: Any, source: DType, target: DType) -> Any:

@@ -31,10 +31,13 @@ CASTS = ("convert", "bitcast")  # result type is the expression's; bitcast keeps
 LEAVES = ("const", "dim", "load", "reduced")
 # const: attribute is a Python bool/int/float. dim: attribute is a Dim (axes allowed), type int64.
 # load: attribute is (buffer name, indices). reduced: attribute is the name of a Reduce earlier in the kernel.
-HIGH = ("mulhi_u32", "ldexp", "lookup")
+HIGH = ("mulhi_u32", "ldexp", "exponent", "fraction", "lookup", "pick")
 # mulhi_u32: int32 x int32, the upper 32 bits of the unsigned product.
 # ldexp: x * 2^n for an integral float n within twice the range of normal exponents; rounded once.
+# exponent, fraction: e as a float, and m in [3/4, 3/2), of x = m 2^e for positive x, denormals included. At zero e is -inf, at
+# infinity inf, where x is negative (a negative zero is zero) or NaN it is NaN; m is anything there.
 # lookup: element number `index` (int64, in range) of a table of constants, the attribute.
+# pick: element number `index` (int32) modulo the length of a table of 16 or 32 constants, short enough for registers.
 ELEMENTARY = (
     "exp", "exp2", "expm1", "log", "log1p", "log2", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "rsqrt",
 )  # fmt: skip
@@ -138,6 +141,11 @@ def lookup(table: tuple[float, ...], index: Scalar, dtype: DType) -> Scalar:
     return scalar("lookup", dtype, (index,), table)
 
 
+def pick(table: tuple[float, ...], index: Scalar, dtype: DType) -> Scalar:
+    assert len(table) in (16, 32) and index.dtype is int32
+    return scalar("pick", dtype, (index,), table)
+
+
 def convert(x: Scalar, dtype: DType) -> Scalar:
     """The value converted to `dtype`; no node where the type is already right."""
     return x if x.dtype is dtype else scalar("convert", dtype, (x,))
@@ -197,6 +205,11 @@ def axes_used(roots: Iterable[Scalar]) -> frozenset[str]:
                 if isinstance(index, Symbolic):
                     found |= symbols(index)
     return frozenset(found)
+
+
+def bits_of(value: float) -> int:
+    """The bits of a positive float32."""
+    return struct.unpack("<i", struct.pack("<f", value))[0]
 
 
 def _round_to_float32(value: float) -> float:

@@ -1,0 +1,61 @@
+"""Elementary functions give the same bits on every instruction set: vectors of any width, with fused instructions or calls."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pierian as tf
+from pierian.compiler.compile import compile_graph
+from pierian.compiler.target.features import Target, host
+from pierian.runtime.executable import Executable
+
+ONE = ["exp", "expm1", "log", "log1p", "log2", "sin", "cos", "tanh", "sigmoid", "erf", "rsqrt"]
+
+
+def _targets() -> dict[str, Target]:
+    triple = host().triple
+    return {
+        "avx2": Target(triple, "haswell", "+avx2,+fma", "avx2", 32, 16, True, True),
+        "sse2": Target(triple, "x86-64", "+sse2", "sse2", 16, 16, False, False),
+        "scalar": Target(triple, "x86-64", "+sse2", "scalar", 8, 16, False, False),
+        "neon": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "neon", 16, 32, True, False),
+        "riscv": Target("riscv64-unknown-linux-gnu", "generic-rv64", "", "scalar", 8, 16, False, False),
+    }
+
+
+def _graph(dtype: str, size: int) -> tuple[tf.Graph, list[Any], list[Any]]:
+    graph = tf.Graph()
+    with graph.as_default():
+        x, y = tf.placeholder(dtype, [size], name="x"), tf.placeholder(dtype, [size], name="y")
+        outputs = [getattr(tf, name)(x) for name in ONE] + [tf.pow(tf.abs(x), y)]
+    return graph, [x, y], outputs
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("isa", ["avx2", "sse2", "scalar", "neon", "riscv"])
+def test_other_instruction_sets(isa: str, dtype: str) -> None:
+    rng = np.random.default_rng(7)
+    largest = 88 if dtype == "float32" else 308
+    sizes = np.concatenate([np.exp(rng.uniform(-largest, largest, 900)), rng.uniform(0, 12, 900)])
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 1e-42, -1e-42, 3e38, -3e38]
+    x = np.concatenate([special, sizes * rng.choice([-1, 1], len(sizes))]).astype(dtype)
+    y = np.concatenate([special, rng.uniform(-3, 3, len(sizes))]).astype(dtype)
+    graph, inputs, outputs = _graph(dtype, len(x))
+    compiled = compile_graph(graph, feeds=inputs, fetches=outputs, target=_targets()[isa])
+    if (
+        platform.machine() not in ("x86_64", "AMD64")
+        or isa in ("neon", "riscv")
+        or (isa == "avx2" and host().isa != "avx512")
+    ):
+        return  # code for other machines is only made
+    found = Executable(compiled.image, compiled.program, 1).run((x, y))
+    assert found is not None
+    own = compile_graph(graph, feeds=inputs, fetches=outputs)
+    wanted = Executable(own.image, own.program, 1).run((x, y))
+    assert wanted is not None
+    for name, one, other in zip([*ONE, "pow"], found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=name)
