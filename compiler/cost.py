@@ -36,11 +36,14 @@ def flops(node: Node) -> Dim:
 
 def kernel_flops(kernel: Kernel) -> Dim:
     """Arithmetic of a kernel: the operations of its expressions at every point (see `pierian.compiler.schedule.rows.cost`), and one
-    for each element that is reduced."""
+    for each element that is reduced. A sum of products counts two for each; what its operands are made of is done once."""
     total: Dim = 0
     for statement in kernel.body:
         points = product([axis.extent for axis in (*kernel.axes, *statement.axes)])
-        total = total + points * (cost(statement.value) + isinstance(statement, Reduce))
+        if kernel.kind == "contraction" and isinstance(statement, Reduce):
+            total = total + 2 * points
+        else:
+            total = total + points * (cost(statement.value) + isinstance(statement, Reduce))
     return total
 
 

@@ -73,7 +73,8 @@ def _explain(
     name, code = plan.kernels[launch.kernel]
     cluster = plan.record.clusters.get(id(launch))
     actual = dict(zip(launch.kernel.dims, launch.dims, strict=True))
-    flops, bytes_ = (substitute(work(launch.kernel), actual) for work in (kernel_flops, kernel_bytes))
+    arithmetic = kernel_flops(launch.kernel) if code.flops is None else code.flops
+    flops, bytes_ = (substitute(work, actual) for work in (arithmetic, kernel_bytes(launch.kernel)))
     # What depends on the turn of a loop counts as in the first one.
     counters = {one: 0 for size in (flops, bytes_) for one in symbols(size) if one.startswith("%")}
     known = {**sizes, **counters}

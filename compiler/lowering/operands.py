@@ -35,6 +35,7 @@ from pierian.compiler.options import CompileOptions
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import Roles, choose_tiling, classify, packed_indices
 from pierian.compiler.schedule.streams import choose_stream
+from pierian.compiler.schedule.winograd import Winograd, filters_in_panels, find_winograd, transformed_filters
 from pierian.compiler.shape import Shape
 from pierian.compiler.target.features import Target
 
@@ -57,6 +58,10 @@ def pack_constants(program: Program, target: Target) -> None:
     """Replace, in place, every constant that a contraction reads as its right operand by packed panels."""
     packed: dict[tuple[Any, ...], str] = {}
     for launch in launches(program.steps):
+        winograd = find_winograd(launch.kernel, target)
+        if winograd is not None and winograd.pays:
+            _transform_constant(program, launch, winograd, packed)
+            continue
         operand = _right_operand(launch, target)
         if operand is not None:
             _pack_constant(program, launch, operand, packed)
@@ -220,6 +225,36 @@ def _pack_constant(program: Program, launch: Launch, operand: _Operand, packed: 
     _read_panels(launch, operand, packed[key], program.buffers[packed[key]].shape)
 
 
+def _transform_constant(program: Program, launch: Launch, found: Winograd, packed: dict[tuple[Any, ...], str]) -> None:
+    """Let a convolution with constant filters read them transformed (see `pierian.compiler.schedule.winograd`)."""
+    if found.packed:
+        return
+    kernel = launch.kernel
+    name, indices = ir.load_parts(found.rhs)
+    position = next(i for i, buffer in enumerate(kernel.buffers) if buffer.name == name)
+    buffer, source = kernel.buffers[position], launch.buffers[position]
+    data = _data(program, source)
+    known = address(buffer, indices).known
+    order = [*found.taps, found.channels, found.outputs]
+    offsets = _offsets(known, order) if data is not None and _loads(kernel, name) == 1 else None
+    if data is None or offsets is None:
+        return
+    key = ("winograd", source, known, tuple(order), found.nr)
+    if key not in packed:
+        values = transformed_filters(data.reshape(-1)[offsets])
+        panels = np.moveaxis(_in_panels(values, found.nr), -2, 0)
+        packed[key] = _add_constant(program, f"{source}_winograd{len(packed)}", buffer, np.ascontiguousarray(panels))
+    panels_buffer = Buffer(name, buffer.dtype, program.buffers[packed[key]].shape)
+    filters = filters_in_panels(found, name, found.nr)
+    reduce = replace(found.reduce, value=ir.scalar("mul", found.reduce.value.dtype, (found.lhs, filters)))
+    launch.kernel = replace(
+        kernel,
+        buffers=tuple(panels_buffer if one.name == name else one for one in kernel.buffers),
+        body=tuple(reduce if statement is found.reduce else statement for statement in kernel.body),
+    )
+    launch.buffers = tuple(packed[key] if i == position else one for i, one in enumerate(launch.buffers))
+
+
 def _data(program: Program, name: str) -> Array | None:
     buffer = program.buffers[name]
     while buffer.kind == "alias" and buffer.start == 0:
@@ -245,10 +280,14 @@ def _panels(values: Array, roles: Roles, nr: int) -> Array:
     """[batch..., segments..., k, n] as [batch..., n / nr, segments * k, n mod nr], filled up with zeros."""
     lead = len(roles.rhs_batch)
     flat = values.reshape(*values.shape[:lead], int(np.prod(values.shape[lead:-1])), values.shape[-1])
-    missing = -flat.shape[-1] % nr
-    wide = np.pad(flat, [(0, 0)] * (flat.ndim - 1) + [(0, missing)])
-    cut = wide.reshape(*wide.shape[:-1], wide.shape[-1] // nr, nr)
-    return np.ascontiguousarray(np.moveaxis(cut, -2, lead))
+    return np.ascontiguousarray(np.moveaxis(_in_panels(flat, nr), -2, lead))
+
+
+def _in_panels(values: Array, nr: int) -> Array:
+    """[..., n] as [..., n / nr, nr], filled up with zeros."""
+    missing = -values.shape[-1] % nr
+    wide = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
+    return wide.reshape(*wide.shape[:-1], wide.shape[-1] // nr, nr)
 
 
 def _add_constant(program: Program, name: str, like: Buffer, data: Array) -> str:

@@ -8,6 +8,7 @@ from pierian.compiler.codegen.abi import KernelCode, Phase
 from pierian.compiler.codegen.contraction.blocks import BlockEmitter
 from pierian.compiler.codegen.contraction.rhs import RhsPacker
 from pierian.compiler.codegen.contraction.streams import emit_stream
+from pierian.compiler.codegen.contraction.winograd import emit_winograd
 from pierian.compiler.codegen.loops.emit import emit_loop
 from pierian.compiler.dim import Dim
 from pierian.compiler.elementary import expand_kernel
@@ -15,6 +16,7 @@ from pierian.compiler.kernel.nodes import Kernel, Reduce
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import FEW_ROWS, Roles, Tiling, choose_tiling, classify
 from pierian.compiler.schedule.streams import choose_stream
+from pierian.compiler.schedule.winograd import Winograd, find_winograd
 from pierian.compiler.target.features import Target
 
 # Multiplications below which a product stays on the calling thread: 4 us of work, from where two threads are faster (GRAIN of
@@ -26,6 +28,9 @@ SMALL_PACKING = 1 << 14
 
 def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
     """Native code of a contraction kernel."""
+    winograd = find_winograd(kernel, target)
+    if winograd is not None and winograd.pays:
+        return emit_winograd(kernel, name, winograd, target)
     kernel = collapse(kernel)
     roles = classify(kernel)
     stream = choose_stream(roles, target)
@@ -51,7 +56,7 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
     text = "".join(function.finish() for function in functions)
     shared = packer.elements * roles.reduce.value.dtype.itemsize
     return KernelCode(
-        text, declarations, tuple(phases), shared, blocks.scratch, (_note(roles, tiling),),
+        text, declarations, tuple(phases), shared, blocks.scratch, (_note(roles, tiling, winograd),),
         tuple((part.name, part.finish()) for part in parts),
     )  # fmt: skip
 
@@ -68,7 +73,7 @@ def _is_at_most(size: Dim, limit: int) -> bool:
     return isinstance(size, int) and size <= limit
 
 
-def _note(roles: Roles, tiling: Tiling) -> str:
+def _note(roles: Roles, tiling: Tiling, winograd: Winograd | None) -> str:
     """The choices, for people."""
     r, t = roles, tiling
     rows = f"{r.row_count} x {r.m.extent}" if r.rows else f"{r.m.extent}"
@@ -82,8 +87,9 @@ def _note(roles: Roles, tiling: Tiling) -> str:
     }[t.rhs_in_place]
     low = f" or {t.low}" if t.low else ""
     block = f"{t.rb} x {t.mb}" if r.rows else f"{t.mb}"
+    refused = f"; winograd would take {winograd.share:.2f} of the time" if winograd else ""
     chains = f"chains of {t.chain}{' segments' if t.lhs_in_place and t.sb > 1 else ''}"
     return (
         f"contraction {rows} x {r.n.extent} x {depth}, tile {t.mr}{low} x {t.nr}, block {block} x {t.nb} x {t.part} in {chains}, "
-        f"lhs {lhs}, rhs {rhs}"
+        f"lhs {lhs}, rhs {rhs}{refused}"
     )
