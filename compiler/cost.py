@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pierian.compiler.dim import Dim, product
 from pierian.compiler.graph.node import Node
-from pierian.compiler.kernel.nodes import Kernel, Reduce
+from pierian.compiler.kernel.nodes import Kernel, Product, Reduce
 from pierian.compiler.schedule.rows import cost
 from pierian.compiler.shape import TensorType
 
@@ -39,8 +39,9 @@ def kernel_flops(kernel: Kernel) -> Dim:
     for each element that is reduced. A sum of products counts two for each; what its operands are made of is done once."""
     total: Dim = 0
     for statement in kernel.body:
-        points = product([axis.extent for axis in (*kernel.axes, *statement.axes)])
-        if kernel.kind == "contraction" and isinstance(statement, Reduce):
+        over = statement.over if isinstance(statement, Product) else ()
+        points = product([axis.extent for axis in (*kernel.axes, *statement.axes, *over)])
+        if isinstance(statement, Product) or (kernel.kind == "contraction" and isinstance(statement, Reduce)):
             total = total + 2 * points
         else:
             total = total + points * (cost(statement.value) + isinstance(statement, Reduce))
@@ -50,7 +51,12 @@ def kernel_flops(kernel: Kernel) -> Dim:
 def kernel_bytes(kernel: Kernel) -> Dim:
     """Bytes a kernel cannot avoid: each of its arrays once, or as many elements as it has points where those are fewer."""
     points = product([axis.extent for axis in kernel.axes])
-    inner = [product([axis.extent for axis in statement.axes]) for statement in kernel.body]
+    inner = [
+        product(
+            [axis.extent for axis in (*statement.axes, *(statement.over if isinstance(statement, Product) else ()))]
+        )
+        for statement in kernel.body
+    ]
     total: Dim = 0
     for buffer in kernel.buffers:
         size = product(list(buffer.shape))

@@ -22,7 +22,7 @@ class Explanation:
 
     Attributes:
         kernel: the kernel's name; launches of equal kernels share it.
-        kind: loop, contraction or serial.
+        kind: one of the loop IR's kinds of kernels.
         nodes: the graph's nodes inside, with the operator of each.
         lines: the user's lines behind them.
         ends: for each value it stores, why the kernel that reads it is another one.

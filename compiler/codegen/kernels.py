@@ -21,6 +21,10 @@ def emit_kernel(kernel: Kernel, name: str, target: Target) -> KernelCode:
         from pierian.compiler.codegen.loops.scans import emit_scan
 
         return emit_scan(kernel, name, target)
+    if kernel.kind == "chain":
+        from pierian.compiler.codegen.chains.driver import emit_chain
+
+        return emit_chain(kernel, name, target)
     from pierian.compiler.codegen.loops.emit import emit_loop
 
     return emit_loop(kernel, name, target)

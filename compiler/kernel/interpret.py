@@ -16,7 +16,7 @@ from pierian.compiler.dim import Dim, Symbolic, evaluate
 from pierian.compiler.dtype import DType
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.kernel import scalar as ir
-from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Scan
+from pierian.compiler.kernel.nodes import Axis, Kernel, Product, Reduce, Scan
 from pierian.compiler.kernel.program import Branch, Copy, Launch, Program, Step
 from pierian.compiler.kernel.scalar import Index, Scalar, load_parts
 
@@ -105,6 +105,8 @@ def interpret(kernel: Kernel, buffers: Sequence[Array], dims: Sequence[int]) -> 
     """
     arrays = {buffer.name: array for buffer, array in zip(kernel.buffers, buffers, strict=True)}
     sizes = dict(zip(kernel.dims, dims, strict=True))
+    for buffer in kernel.local:  # every point writes them before it reads them
+        arrays[buffer.name] = np.zeros([evaluate(dim, sizes) for dim in buffer.shape], buffer.dtype.numpy)
     for outer in _points(kernel.axes, sizes):
         reduced: dict[str, Any] = {}
         for statement in kernel.body:
@@ -117,7 +119,11 @@ def interpret(kernel: Kernel, buffers: Sequence[Array], dims: Sequence[int]) -> 
             for point in _points(statement.axes, outer):
                 values = _Point(arrays, point, reduced)
                 index = values.place(statement.buffer, statement.indices)
-                arrays[statement.buffer][index] = values.of(statement.value)
+                if isinstance(statement, Product):
+                    total = Reduce("", "sum", statement.over, statement.value)
+                    arrays[statement.buffer][index] = _reduce(total, arrays, point, reduced)
+                else:
+                    arrays[statement.buffer][index] = values.of(statement.value)
 
 
 def _points(axes: Sequence[Axis], sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:

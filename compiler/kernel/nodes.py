@@ -4,6 +4,7 @@
     Statement  Reduce name = combiner over axes of value
              | Store  buffer[indices] = value, for all points of axes
              | Scan   buffer[indices] = combiner of the values so far, point after point of one axis
+             | Product buffer[indices] = sum over its own axes of value, for all points of axes
     Axis       a named symbol `%x` running over 0 <= %x < extent
 
 A kernel runs its statements in order at every point of its *outer* axes. A statement adds axes of its own
@@ -18,6 +19,15 @@ wrote at the same point. Outer points are independent of each other and run in a
 
 A matrix product is the same notation: outer %i, %j, `acc = sum over %k of a[%i, %k] * b[%k, %j]`, and a Store that
 uses `reduced(acc)` (the epilogue); its kind says that the contraction schedule applies.
+
+A chain of two products holds what is between them in *local* buffers, which every outer point has for itself:
+
+    attention: outer %i:n, local %s: float32[t], %o: float32[d]
+              %s[%c] = sum over %k:d of q[%i, %k] * k[%c, %k]                       for %c:t
+              m = max over %c:t of %s[%c]
+              l = sum over %c:t of exp(%s[%c] - m)
+              %o[%j] = sum over %c:t of exp(%s[%c] - m) / l * v[%c, %j]              for %j:d
+              y[%i, %j] = %o[%j]                                                   for %j:d
 
 All buffers are dense and row-major; views are index maps. An outer loop over no axes is one point.
 """
@@ -38,8 +48,9 @@ COMBINERS = ("sum", "prod", "max", "min", "any", "all", "argmax", "argmin")
 
 # How a kernel is scheduled. loop: pointwise and row kernels. contraction: one sum of products, tiled and packed.
 # serial: outer points run one after the other in order, so that stores may collide (scatter): later points
-# see what earlier ones stored, and the first outer axes listed in `parallel` axes may still run apart. scan: one Scan.
-KINDS = ("loop", "contraction", "serial", "scan")
+# see what earlier ones stored, and the first outer axes listed in `parallel` axes may still run apart. scan: one Scan. chain: two
+# Products with work on rows between them.
+KINDS = ("loop", "contraction", "serial", "scan", "chain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,16 @@ class Scan(Store):
     exclusive: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Product(Store):
+    """A store of sums: `buffer[indices]` is the sum of `value` over all points of `over`, at each outer point and each of `axes`.
+
+    The order of additions is fixed by the sizes alone, never by the number of threads.
+    """
+
+    over: tuple[Axis, ...] = ()
+
+
 Statement = Union[Reduce, Store]
 
 
@@ -108,6 +129,7 @@ class Kernel:
         axes: the outer axes, slowest first.
         body: statements in order.
         parallel: serial kernels only: how many leading outer axes are independent after all.
+        local: chain kernels only: arrays that each outer point has for itself; no parameters.
     """
 
     kind: str
@@ -116,8 +138,10 @@ class Kernel:
     axes: tuple[Axis, ...]
     body: tuple[Statement, ...]
     parallel: int = 0
+    local: tuple[Buffer, ...] = ()
 
     @property
     def outputs(self) -> frozenset[str]:
-        """Names of the buffers the kernel stores to."""
-        return frozenset(statement.buffer for statement in self.body if isinstance(statement, Store))
+        """Names of the parameters the kernel stores to."""
+        stored = frozenset(statement.buffer for statement in self.body if isinstance(statement, Store))
+        return stored - {buffer.name for buffer in self.local}

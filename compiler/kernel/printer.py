@@ -11,7 +11,7 @@ Expressions used more than once get names; a statement with inner axes says `for
 from __future__ import annotations
 
 from pierian.compiler.kernel import scalar as ir
-from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Scan
+from pierian.compiler.kernel.nodes import Axis, Kernel, Product, Reduce, Scan
 from pierian.compiler.kernel.program import Branch, Copy, Launch, Program, Step
 from pierian.compiler.kernel.scalar import Index, Scalar
 
@@ -20,7 +20,8 @@ def print_kernel(kernel: Kernel, name: str = "kernel") -> str:
     """The text of one kernel."""
     buffers = ", ".join(f"{b.name}: {b.dtype}[{', '.join(map(str, b.shape))}]" for b in kernel.buffers)
     sizes = f"; {', '.join(kernel.dims)}" if kernel.dims else ""
-    lines = [f"kernel {name} {kernel.kind} ({buffers}{sizes}) over {_axes(kernel.axes) or 'one point'} {{"]
+    local = "".join(f", local {b.name}: {b.dtype}[{', '.join(map(str, b.shape))}]" for b in kernel.local)
+    lines = [f"kernel {name} {kernel.kind} ({buffers}{sizes}) over {_axes(kernel.axes) or 'one point'}{local} {{"]
     namer = _Namer(kernel)
     for statement in kernel.body:
         value = namer.text(statement.value, lines)
@@ -31,6 +32,8 @@ def print_kernel(kernel: Kernel, name: str = "kernel") -> str:
             target = f"{statement.buffer}[{', '.join(namer.index(i, lines) for i in statement.indices)}]"
             if isinstance(statement, Scan):
                 value = f"{'exclusive ' * statement.exclusive}{statement.combiner} so far of {value}"
+            if isinstance(statement, Product):
+                value = f"sum over {_axes(statement.over)} of {value}"
             lines.append(f"  {target} = {value}" + (f"  for {over}" if over else ""))
     return "\n".join([*lines, "}", ""])
 

@@ -13,7 +13,7 @@ from pierian.compiler.fusion.cluster import Cluster, Fusion, broadcast_index, re
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.builder import ScalarBuilder
-from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Scan, Statement, Store
+from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Product, Reduce, Scan, Statement, Store
 from pierian.compiler.kernel.program import Launch
 from pierian.compiler.kernel.scalar import Index, Scalar
 from pierian.compiler.location import union
@@ -267,20 +267,21 @@ def canonical_launch(
     parallel: int,
     label: str,
     location: object,
+    local: Iterable[Buffer] = (),
 ) -> Launch:
     """A kernel with parameters renamed by position, so that equal work gives equal kernels, and its launch."""
-    used = list(buffers)
-    names = {buffer.name: f"b{i}" for i, buffer in enumerate(used)}
+    used, inside = list(buffers), list(local)
+    names = {buffer.name: f"b{i}" for i, buffer in enumerate(used)} | {buffer.name: buffer.name for buffer in inside}
     outer = tuple(axes)
     statements = tuple(body)
     axis_names = {axis.name for axis in outer}
     for statement in statements:
-        axis_names |= {axis.name for axis in statement.axes}
+        axis_names |= {axis.name for axis in _inner_axes(statement)}
     found: dict[str, None] = {}
     for buffer in used:
         for extent in buffer.shape:
             found.update(dict.fromkeys(sorted(symbols(extent))))
-    for axis in outer + tuple(axis for statement in statements for axis in statement.axes):
+    for axis in outer + tuple(axis for statement in statements for axis in _inner_axes(statement)):
         found.update(dict.fromkeys(sorted(symbols(axis.extent))))
     roots = [statement.value for statement in statements]
     found.update(dict.fromkeys(sorted(ir.axes_used(roots) - axis_names)))
@@ -291,25 +292,33 @@ def canonical_launch(
                     found.update(dict.fromkeys(sorted(symbols(entry) - axis_names)))
     sizes = tuple(name for name in found if name not in axis_names)
     renamed: dict[str, Dim] = {name: symbol(f"d{i}") for i, name in enumerate(sizes)}
-    rename = _Renamer(names, renamed)
+    rename = Renamer(names, renamed)
     kernel = Kernel(
         kind,
-        tuple(Buffer(names[b.name], b.dtype, tuple(substitute(d, renamed) for d in b.shape)) for b in used),
+        tuple(rename.buffer(buffer) for buffer in used),
         tuple(f"d{i}" for i in range(len(sizes))),
         tuple(rename.axis(axis) for axis in outer),
         tuple(rename.statement(statement) for statement in statements),
         parallel,
+        tuple(rename.buffer(buffer) for buffer in inside),
     )
     return Launch(kernel, tuple(b.name for b in used), tuple(symbol(n) for n in sizes), label, location)  # type: ignore[arg-type]
 
 
-class _Renamer:
-    """Rewrites expressions with other buffer names and sizes; each shared node once."""
+def _inner_axes(statement: Statement) -> tuple[Axis, ...]:
+    return (*statement.axes, *statement.over) if isinstance(statement, Product) else statement.axes
+
+
+class Renamer:
+    """Rewrites expressions with other buffer names, sizes and axes; each shared node once."""
 
     def __init__(self, buffers: dict[str, str], sizes: dict[str, Dim]) -> None:
         self.buffers = buffers
         self.sizes = sizes
         self.done: dict[Scalar, Scalar] = {}
+
+    def buffer(self, buffer: Buffer) -> Buffer:
+        return Buffer(self.buffers[buffer.name], buffer.dtype, tuple(substitute(d, self.sizes) for d in buffer.shape))
 
     def axis(self, axis: Axis) -> Axis:
         return Axis(axis.name, substitute(axis.extent, self.sizes))
@@ -320,6 +329,8 @@ class _Renamer:
         if isinstance(statement, Reduce):
             return Reduce(statement.name, statement.combiner, axes, value)
         indices = tuple(self.index(entry) for entry in statement.indices)
+        if isinstance(statement, Product):
+            statement = replace(statement, over=tuple(self.axis(axis) for axis in statement.over))
         return replace(statement, buffer=self.buffers[statement.buffer], indices=indices, value=value, axes=axes)
 
     def index(self, entry: Index) -> Index:

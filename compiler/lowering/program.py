@@ -14,6 +14,7 @@ from pierian.compiler.kernel.program import Branch, Copy, Loop, Program, Step
 from pierian.compiler.location import describe
 from pierian.compiler.lowering.buffers import Buffers
 from pierian.compiler.lowering.carry import carry
+from pierian.compiler.lowering.chains import join_products
 from pierian.compiler.lowering.in_place import Update, plan_updates
 from pierian.compiler.lowering.kernel import KernelBuilder
 from pierian.compiler.lowering.memory import plan_memory
@@ -44,6 +45,8 @@ def lower(
     lowerer = _Lowerer(program, Limits(fuse=options.fuse), record or Record())
     program.steps = lowerer.graph(graph, {new for new, _ in updates} if options.in_place else set())
     program.checks = _checks(graph)
+    if options.fuse:
+        join_products(program, lowerer.record)
     if options.in_place:
         names = [(program.outputs[new], "" if old is None else program.inputs[old]) for new, old in updates]
         plan_updates(program, [Update(new, old) for new, old in names])

@@ -127,7 +127,7 @@ CASES: dict[str, tuple[Build, list[Any], bool, dict[str, int]]] = {
     # The rows, and the mean over them.
     "cross-entropy and its gradient": (cross_entropy, [(tf.int64, ["n"]), ROWS], False, {"loop": 2}),
     "sums over leading axes": (two_sums, [ROWS, (F, [300, 400])], False, {"contraction": 1, "loop": 1}),
-    "attention": (attention, HEADS, False, {"contraction": 2, "loop": 1}),
+    "attention": (attention, HEADS, False, {"chain": 1}),
     # Four gradient products; the softmax and its gradient keep their rows in cache.
     "attention and its gradients": (attention, HEADS, True, {"contraction": 6, "loop": 2}),
     "heads are index maps": (heads, [(F, [2, 5, 8]), (F, [8, 24])], False, {"contraction": 3, "loop": 1}),

@@ -42,11 +42,13 @@ def _thinner(tiling: Tiling) -> Tiling:
 class RhsPacker:
     """Writes the function `name`."""
 
-    def __init__(self, name: str, kernel: Kernel, roles: Roles, tiling: Tiling, isa: str) -> None:
+    def __init__(self, name: str, kernel: Kernel, roles: Roles, tiling: Tiling, isa: str, offset: Dim = 0) -> None:
+        """`offset`: where in shared memory the panels begin, in bytes."""
         self.writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=isa)
         self.frame = Frame(self.writer, kernel, tiling.lanes, Dependencies())
         self.roles = roles
         self.tiling = _thinner(tiling)
+        self.offset = offset
         self.only_last = tiling.rhs_in_place == "always"
         self.group = GROUP if roles.columns_contiguous and not self.only_last else 1
 
@@ -81,6 +83,7 @@ class RhsPacker:
         groups = scope.dim(ceildiv(panel_count(r, t), self.group))
         columns = scope.dim(r.n.extent)
         in_place = reads_rhs_in_place(scope, r, t)
+        self.panels = w.gep(self.frame.parameters.shared, "i8", scope.dim(self.offset))
         with w.loop(w.arg("begin"), w.arg("end")) as task:
             outer = w.op("sdiv", task.index, parts)
             part = w.sub(task.index, w.mul(outer, parts))
@@ -106,7 +109,7 @@ class RhsPacker:
         sizes = self.outermost
         part = part_at(sizes, r, t, index)
         pack = pack_panels if r.columns_contiguous else pack_transposed
-        panel = w.gep(self.frame.parameters.shared, r.rhs.dtype.llvm, place)
+        panel = w.gep(self.panels, r.rhs.dtype.llvm, place)
         with each(scope, part.segments) as segment:
             values = unravel(sizes, w.add(part.segment, segment), r.segments)
             row = w.add(part.row, w.mul(segment, sizes.dim(r.k.extent)))

@@ -1,0 +1,420 @@
+"""The phase of a chain kernel that computes: a task is a block of rows, from its scores to its results.
+
+For each block of columns the microkernel of contractions computes scores into the worker's scratch memory, passes over their rows
+make them weights, and the microkernel multiplies those, where they lie, by the packed values. A softmax over several blocks of
+columns keeps for each row the largest score so far and the sum of weights relative to it. Blocks that a mask fills with one number
+come last, and only if that number is near enough to some row's largest score to have a weight: else they add zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import chain as concatenated
+
+from pierian.compiler.codegen.abi import PHASE_PARAMETERS
+from pierian.compiler.codegen.chains.passes import RowPasses
+from pierian.compiler.codegen.combine import combine
+from pierian.compiler.codegen.contraction.microkernel import MicroShape, ahead_bytes, emit_microkernel, micro_name
+from pierian.compiler.codegen.contraction.packing import pack_rows
+from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
+from pierian.compiler.codegen.writer import FALSE, NULL, TRUE, FunctionWriter, Value, constant, i64, vector
+from pierian.compiler.dim import Dim, ceildiv, coefficient, product
+from pierian.compiler.elementary import expand
+from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.dependencies import Dependencies
+from pierian.compiler.kernel.nodes import Reduce, Statement, Store
+from pierian.compiler.kernel.scalar import Scalar
+from pierian.compiler.schedule.chains import (
+    SCORE_KEPT,
+    VANISHED,
+    WEIGHT_KEPT,
+    Blocks,
+    Chain,
+    Passes,
+    chain_length,
+    plan_passes,
+)
+from pierian.compiler.schedule.contraction import Roles
+from pierian.compiler.target.features import Target
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What a task computes: its scope, first row, how many, and where the panels of its operands begin."""
+
+    scope: Scope
+    first: Value
+    height: Value
+    scores: Value
+    values: Value
+
+
+class ChainEmitter:
+    """Writes the function `name`. `offset`: where in shared memory the panels of values begin, in bytes."""
+
+    def __init__(self, name: str, chain: Chain, blocks: Blocks, target: Target, offset: Dim) -> None:
+        self.chain, self.blocks = chain, blocks
+        self.writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=target.isa)
+        self.frame = Frame(self.writer, chain.kernel, blocks.lanes, Dependencies())
+        self.dtype = chain.scores.value.dtype
+        self.offset = offset
+        self.passes = plan_passes(chain)
+        self.masked = chain.softmax.masked if chain.softmax is not None and blocks.online else None
+        self.open = plan_passes(chain, open_only=True) if self.masked is not None else None
+        self.faded = constant(1, self.dtype.llvm)  # by how much earlier sums of the row at hand shrink
+        self._expand()
+        n = chain.second.n.extent
+        assert isinstance(n, int)
+        self.panels = -(-n // blocks.nv)
+        self._lay_out()
+
+    def _expand(self) -> None:
+        """Write out elementary functions, in all expressions at once so that what is equal stays so."""
+        before, now = ir.reduced("before", self.dtype), ir.reduced("now", self.dtype)
+        fade = ir.scalar("exp", self.dtype, (ir.binary("sub", before, now),))
+        bodies = [self.passes.body, self.open.body if self.open is not None else (), self.chain.results]
+        values = [statement.value for body in bodies for statement in body]
+        *done, self.fade = expand([*values, fade])
+        found = iter(done)
+        first, second, results = (tuple(replace(s, value=next(found)) for s in body) for body in bodies)
+        self.passes = Passes(first, self.passes.divisor)
+        self.open_body: tuple[Statement, ...] = second
+        self.results = [store for store in results if isinstance(store, Store)]
+        self.before, self.now = before, now
+
+    def _lay_out(self) -> None:
+        """Scratch memory: packed rows of lhs, scores, sums of the second product, and two numbers for each row."""
+        b, depth = self.blocks, self.chain.first.depth
+        assert isinstance(depth, int)
+        size = self.dtype.itemsize
+        if self.chain.first.rows_contiguous:
+            self.row_step, self.depth_step = -(-depth // b.lanes) * b.lanes + b.lanes, 1
+            packed = b.rows * self.row_step
+        else:
+            self.row_step, self.depth_step = 1, -(-b.rows // b.lanes) * b.lanes + b.lanes
+            packed = depth * self.depth_step
+        sizes = [packed, b.rows * b.stride, b.rows * self.panels * b.nv, b.rows, b.rows]
+        self.offsets = [0]
+        for elements in sizes:
+            self.offsets.append(self.offsets[-1] + -(-elements * size // 64) * 64)
+
+    @property
+    def tasks(self) -> Dim:
+        """How many blocks of rows."""
+        count = product([axis.extent for axis in self.chain.others])
+        return count * ceildiv(self.chain.m.extent, self.blocks.rows)
+
+    @property
+    def scratch(self) -> int:
+        """Bytes each worker needs."""
+        return self.offsets[-1]
+
+    def microkernels(self) -> list[FunctionWriter]:
+        """The functions that compute tiles."""
+        heights = [self.blocks.mr, *([self.blocks.tail] if self.blocks.tail else [])]
+        shapes = concatenated.from_iterable((self._score_shape(h), self._value_shape(h)) for h in heights)
+        return [emit_microkernel(self.dtype, shape) for shape in shapes]
+
+    def _score_shape(self, height: int) -> MicroShape:
+        b = self.blocks
+        return MicroShape(height, b.nr, b.lanes, self.row_step, self.depth_step, False, b.ahead)
+
+    def _value_shape(self, height: int) -> MicroShape:
+        b = self.blocks
+        return MicroShape(height, b.nv, b.lanes, b.stride, 1, False, b.ahead)
+
+    # --- tasks -------------------------------------------------------------------------------------------------------
+
+    def emit(self) -> FunctionWriter:
+        """The phase's function."""
+        w, c, b = self.writer, self.chain, self.blocks
+        scope = self.outermost = Scope(self.frame)
+        for size in (*(axis.extent for axis in c.kernel.axes), self._column_blocks, c.column.extent, self.offset):
+            scope.dim(size)
+        scratch = w.arg("scratch")
+        self.waiting = w.alloca(self.dtype.llvm, b.mr * b.nr)
+        self.lhs, self.scores, self.sums, self.peaks, self.totals = (
+            w.gep(scratch, "i8", i64(offset)) for offset in self.offsets[:-1]
+        )
+        sizes = [scope.dim(self._panel_elements(r, nr)) for r, nr in ((c.first, b.nr), (c.second, b.nv))]
+        values = w.gep(self.frame.parameters.shared, "i8", scope.dim(self.offset))
+        row_blocks, height = scope.dim(ceildiv(c.m.extent, b.rows)), scope.dim(c.m.extent)
+        with w.loop(w.arg("begin"), w.arg("end")) as task:
+            rest, block = self._divided(task.index, row_blocks)
+            places = unravel(scope, rest, c.others)
+            first = w.mul(block, i64(b.rows))
+            inside = Scope(self.frame, scope, places)
+            operands = [
+                w.gep(base, self.dtype.llvm, w.mul(self._number(places, roles), elements))
+                for base, roles, elements in zip(
+                    (self.frame.parameters.shared, values), (c.first, c.second), sizes, strict=True
+                )
+            ]
+            rows = _Rows(inside, first, w.minimum(w.sub(height, first), i64(b.rows)), *operands)
+            self._pack(rows)
+            self._columns(rows)
+            self._finish(rows)
+        w.ret()
+        return w
+
+    @property
+    def _column_blocks(self) -> Dim:
+        return ceildiv(self.chain.column.extent, self.blocks.columns) if self.blocks.online else 1
+
+    def _panel_elements(self, roles: Roles, nr: int) -> Dim:
+        """Elements of all panels of an operand at one point of its batch."""
+        return ceildiv(roles.n.extent, nr) * roles.depth * nr
+
+    def _number(self, places: dict[str, Value], roles: Roles) -> Value:
+        """Which point of its batch an operand is at."""
+        number = i64(0)
+        for axis in roles.rhs_batch:
+            number = self.writer.add(self.writer.mul(number, self.outermost.dim(axis.extent)), places[axis.name])
+        return number
+
+    def _divided(self, value: Value, by: Value) -> tuple[Value, Value]:
+        """Quotient and remainder."""
+        if by.text == "1":
+            return value, i64(0)
+        return self.writer.op("sdiv", value, by), self.writer.op("srem", value, by)
+
+    def _pack(self, rows: _Rows) -> None:
+        first = self.chain.first
+        m, k = (rows.first, rows.height), (i64(0), self.outermost.dim(first.k.extent))
+        if first.rows_contiguous:
+            pack_rows(
+                rows.scope, self._lhs(), first.m, first.k, (m[0], k[0]), (m[1], k[1]), self.lhs, i64(self.row_step)
+            )
+        else:
+            pack_rows(
+                rows.scope, self._lhs(), first.k, first.m, (k[0], m[0]), (k[1], m[1]), self.lhs, i64(self.depth_step)
+            )
+
+    def _lhs(self) -> Scalar:
+        return expand([self.chain.first.lhs])[0]
+
+    # --- blocks of columns -------------------------------------------------------------------------------------------
+
+    def _columns(self, rows: _Rows) -> None:
+        w, b = self.writer, self.blocks
+        columns = self.outermost.dim(self.chain.column.extent)
+        if not b.online:
+            self._block(rows, i64(0), columns, FALSE)
+            return
+        self._clear()
+        blocks = self.outermost.dim(self._column_blocks)
+        turns = 1 if self.masked is None else 2
+        with w.loop(i64(0), i64(turns)) as turn:
+            needed = self._masked_matter(rows) if self.masked is not None else FALSE
+            late = w.cmp("icmp eq", turn.index, i64(1))
+            with w.loop(i64(0), blocks) as block:
+                start = w.mul(block.index, i64(b.columns))
+                end = w.minimum(w.add(start, i64(b.columns)), columns)
+                now, is_open = TRUE, FALSE
+                if self.masked is not None:
+                    covered = self._everywhere(rows, start, end, self.masked.holds)
+                    now = w.select(late, w.op("and", covered, needed), w.op("xor", covered, TRUE))
+                    is_open = self._everywhere(rows, start, end, not self.masked.holds)
+                with w.when(now):
+                    self._block(rows, start, end, is_open)
+
+    def _clear(self) -> None:
+        w, b, kind = self.writer, self.blocks, self.dtype.llvm
+        zero, lowest = constant(0, kind, b.lanes), constant(float("-inf"), kind)
+        with w.loop(i64(0), i64(b.rows * self.panels * b.nv), b.lanes) as place:
+            w.store(zero, w.gep(self.sums, kind, place.index), self.dtype.itemsize)
+        with w.loop(i64(0), i64(b.rows)) as row:
+            w.store(lowest, w.gep(self.peaks, kind, row.index), self.dtype.itemsize)
+            w.store(constant(0, kind), w.gep(self.totals, kind, row.index), self.dtype.itemsize)
+
+    def _everywhere(self, rows: _Rows, start: Value, end: Value, holds: bool) -> Value:
+        """Whether the mask's comparison holds, or does not, at all places of a block: it is linear, so corners say."""
+        w, masked = self.writer, self.masked
+        assert masked is not None
+        spans = {
+            self.chain.column.name: (start, w.sub(end, i64(1))),
+            self.chain.m.name: (rows.first, w.sub(w.add(rows.first, rows.height), i64(1))),
+        }
+        corner: dict[str, Value] = {}
+        for name, (low, high) in spans.items():
+            step = coefficient(masked.difference, name)
+            assert isinstance(step, int)
+            corner[name] = low if (step > 0) == holds else high
+        value = Scope(self.frame, rows.scope, corner).dim(masked.difference)
+        limit = i64(0 if masked.strict else -1)
+        return w.cmp("icmp sgt" if holds else "icmp sle", value, limit)
+
+    def _masked_matter(self, rows: _Rows) -> Value:
+        """Whether the masked number could have a weight in any row."""
+        w, kind = self.writer, self.dtype.llvm
+        assert self.masked is not None
+        number = rows.scope.get(self.masked.number)
+        limit = constant(VANISHED[str(self.dtype)], kind)
+        with w.loop(i64(0), rows.height, 1, [FALSE]) as row:
+            peak = w.load(w.gep(self.peaks, kind, row.index), kind, self.dtype.itemsize)
+            far = w.cmp("fcmp ogt", w.op("fsub", peak, number), limit)
+            row.next = [w.op("or", row.carried[0], w.op("xor", far, TRUE))]
+        return row.results[0]
+
+    def _block(self, rows: _Rows, start: Value, end: Value, is_open: Value) -> None:
+        """One block of columns: scores, weights, and their products with the values."""
+        w, b, c = self.writer, self.blocks, self.chain
+        count = w.sub(end, start)
+        depth = self.outermost.dim(c.first.depth)
+        panel = w.mul(w.op("sdiv", start, i64(b.nr)), w.mul(depth, i64(b.nr))) if start.text != "0" else i64(0)
+        with w.loop(i64(0), count, b.nr) as column:
+            at = w.add(panel, w.mul(column.index, depth))
+            rhs = w.gep(rows.scores, self.dtype.llvm, at)
+            following = w.gep(rhs, self.dtype.llvm, w.mul(depth, i64(b.nr)))
+
+            def scores(height: int, row: Value, column: Value = column.index, rhs: Value = rhs) -> None:
+                lhs = w.gep(self.lhs, self.dtype.llvm, w.mul(row, i64(self.row_step)))
+                target = w.gep(self.scores, self.dtype.llvm, w.add(w.mul(row, i64(b.stride)), column))
+                self._tile(self._score_shape(height), lhs, rhs, b.nr, depth, FALSE, target, b.stride, following, row)
+
+            self._tiles(rows, scores)
+        self._weights(rows, start, end, is_open)
+        whole = self.outermost.dim(c.column.extent)
+        with w.loop(i64(0), i64(self.panels)) as part:
+            at = w.mul(w.add(w.mul(part.index, whole), start), i64(b.nv))
+            values = w.gep(rows.values, self.dtype.llvm, at)
+            following = w.gep(values, self.dtype.llvm, w.mul(whole, i64(b.nv)))
+
+            def products(height: int, row: Value, part: Value = part.index, values: Value = values) -> None:
+                lhs = w.gep(self.scores, self.dtype.llvm, w.mul(row, i64(b.stride)))
+                target = self._sum_address(part, row)
+                resume = TRUE if b.online else FALSE
+                shape = self._value_shape(height)
+                self._tile(shape, lhs, values, b.nv, count, resume, target, b.nv, following, row)
+
+            self._tiles(rows, products)
+
+    def _sum_address(self, panel: Value, row: Value) -> Value:
+        """Where the sums of a row in one panel of the second product lie: rows of a panel follow each other."""
+        w, b = self.writer, self.blocks
+        return w.gep(self.sums, self.dtype.llvm, w.mul(w.add(w.mul(panel, i64(b.rows)), row), i64(b.nv)))
+
+    def _tiles(self, rows: _Rows, tile: object) -> None:
+        w, b = self.writer, self.blocks
+        assert callable(tile)
+        whole = w.sub(rows.height, w.op("srem", rows.height, i64(b.mr))) if b.tail else rows.height
+        with w.loop(i64(0), whole, b.mr) as row:
+            tile(b.mr, row.index)
+        if b.tail:
+            with w.when(w.cmp("icmp slt", whole, rows.height)):
+                tile(b.tail, whole)
+
+    def _tile(
+        self, shape: MicroShape, lhs: Value, rhs: Value, stride: int, depth: Value, resume: Value, target: Value,
+        distance: int, following: Value, row: Value,
+    ) -> None:  # fmt: skip
+        """One call of the microkernel; sums of several chains wait in `target` where rows lie like those of a tile, else in memory
+        of their own."""
+        w, b = self.writer, self.blocks
+        if b.ahead:
+            number = w.op("sdiv", row, i64(b.mr))
+            following = w.gep(following, "i8", w.mul(w.mul(number, depth), i64(ahead_bytes(shape))))
+        held = target if distance == shape.columns else self.waiting
+        length = chain_length(self.chain.column.extent if distance == shape.columns else self.chain.first.depth)
+        arguments = [
+            lhs,
+            rhs,
+            i64(stride),
+            depth,
+            i64(length),
+            held,
+            resume,
+            target,
+            i64(distance),
+            following,
+            NULL,
+            i64(1),
+        ]
+        w.call(micro_name(self.dtype, shape), "void", arguments)
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def _weights(self, rows: _Rows, start: Value, end: Value, is_open: Value) -> None:
+        w = self.writer
+        if is_open == FALSE:
+            self._row_passes(rows, self.passes.body, start, end)
+            return
+        yes, no, done = w.label("open"), w.label("mixed"), w.label("weighed")
+        w.cond_br(is_open, yes, no)
+        w.start(yes)
+        self._row_passes(rows, self.open_body, start, end)
+        w.br(done)
+        w.start(no)
+        self._row_passes(rows, self.passes.body, start, end)
+        w.br(done)
+        w.start(done)
+
+    def _row_passes(self, rows: _Rows, body: tuple[Statement, ...], start: Value, end: Value) -> None:
+        w, b, kind = self.writer, self.blocks, self.dtype.llvm
+        kept = frozenset({self.chain.scores.buffer, SCORE_KEPT, WEIGHT_KEPT})
+        with w.loop(i64(0), rows.height) as row:
+            line = Scope(self.frame, rows.scope, {self.chain.m.name: w.add(rows.first, row.index)})
+
+            def adjust(scope: Scope, reduce: Reduce, value: Value, row: Value = row.index) -> Value:
+                return self._carried(scope, reduce, value, row) if b.online else value
+
+            address = w.gep(self.scores, kind, w.mul(row.index, i64(b.stride)))
+            RowPasses(self.chain.column, kept, adjust).write(line, body, address, start, end)
+            if self.passes.divisor is not None and not b.online:
+                total = line.get(self.passes.divisor)
+                w.store(total, w.gep(self.totals, kind, row.index), self.dtype.itemsize)
+
+    def _carried(self, scope: Scope, reduce: Reduce, value: Value, row: Value) -> Value:
+        """A block's largest score, or sum of weights, joined to what earlier blocks gave; sums of both products fade when a larger
+        score appears. A row without any finite score yet is measured from zero: its weights vanish."""
+        w, kind, size = self.writer, self.dtype.llvm, self.dtype.itemsize
+        softmax = self.chain.softmax
+        assert softmax is not None
+        place = w.gep(self.peaks if reduce.name == softmax.peak.name else self.totals, kind, row)
+        earlier = w.load(place, kind, size)
+        if reduce.name == softmax.total.name:
+            total = w.op("fadd", w.op("fmul", earlier, self.faded), value)
+            w.store(total, place, size)
+            return total
+        (peak,) = combine(w, "max", self.dtype, [earlier], [value])
+        w.store(peak, place, size)
+        empty = w.cmp("fcmp oeq", peak, constant(float("-inf"), kind))
+        origin = w.select(empty, constant(0, kind), peak)
+        inside = Scope(self.frame, scope)
+        inside.define(self.before, earlier)
+        inside.define(self.now, origin)
+        self.faded = inside.get(self.fade)
+        with w.when(w.cmp("fcmp une", self.faded, constant(1, kind))):
+            factor = w.splat(self.faded, self.blocks.lanes)
+            for panel in range(self.panels):
+                for offset in range(0, self.blocks.nv, self.blocks.lanes):
+                    at = w.gep(self._sum_address(i64(panel), row), kind, i64(offset))
+                    sums = w.load(at, vector(kind, self.blocks.lanes), size)
+                    w.store(w.op("fmul", sums, factor), at, size)
+        return origin
+
+    def _finish(self, rows: _Rows) -> None:
+        """Divide the sums and store the results, row by row in vectors."""
+        w, b, c, kind = self.writer, self.blocks, self.chain, self.dtype.llvm
+        n = c.second.n.extent
+        assert isinstance(n, int)
+        sums = ir.load(c.values.buffer, c.values.indices, self.dtype)
+        with w.loop(i64(0), rows.height) as row:
+            line = Scope(self.frame, rows.scope, {c.m.name: w.add(rows.first, row.index)})
+            by = None
+            if self.passes.divisor is not None:
+                total = w.load(w.gep(self.totals, kind, row.index), kind, self.dtype.itemsize)
+                if not isinstance(c.column.extent, int):  # no columns give a sum of no products: zero
+                    none = w.cmp("icmp eq", self.outermost.dim(c.column.extent), i64(0))
+                    total = w.select(none, constant(1, kind), total)
+                by = w.splat(total, b.lanes)
+            for first in range(0, n, b.lanes):
+                at = w.gep(self._sum_address(i64(first // b.nv), row.index), kind, i64(first % b.nv))
+                value = w.load(at, vector(kind, b.lanes), self.dtype.itemsize)
+                for store in self.results:
+                    axis = c.values.axes[0].name
+                    inside = Scope(self.frame, line, {axis: i64(first)}, axis)
+                    if first + b.lanes > n:
+                        inside.mask = inside.tail_mask(i64(first), i64(n))
+                    inside.define(sums, value if by is None else w.op("fdiv", value, by))
+                    inside.store(store.buffer, store.indices, store.value)
