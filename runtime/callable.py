@@ -14,7 +14,7 @@ from pierian.compiler.options import CompileOptions
 from pierian.runtime.bind import as_array, solve_sizes
 from pierian.runtime.compilation import Runnable, compile_for_calls
 from pierian.runtime.executable import Executable
-from pierian.runtime.variables import VariableStore
+from pierian.runtime.variables import Access, VariableStore
 
 if TYPE_CHECKING:
     from pierian.compiler.compile import Compiled
@@ -27,6 +27,9 @@ class PreparedCall:
 
     Results are fresh arrays of the caller's. The call is safe from many threads; calls that assign variables run
     one after the other.
+
+    Attributes:
+        plain: for graphs without state, what gives the results for a tuple of arrays that fit as they are, else None.
     """
 
     def __init__(self, compiled: Runnable | Compiled, store: VariableStore | None, threads: int | None = None) -> None:
@@ -38,10 +41,14 @@ class PreparedCall:
         self._names = [name for name, _ in (*signature.feeds, *signature.reads)]
         self._feeds = len(signature.feeds)
         self._fetches = len(signature.fetches)
-        self._reads = tuple(name for name, _ in signature.reads)
-        self._assigns = tuple(name for name, _ in signature.assigns)
         outputs = compiled.program.outputs[len(signature.fetches) :]
-        self._in_place = tuple(name in compiled.program.in_place for name in outputs)
+        self._access = Access(
+            [name for name, _ in signature.reads],
+            [name for name, _ in signature.assigns],
+            [name in compiled.program.in_place for name in outputs],
+        )
+        stateful = store is not None and bool(signature.reads or signature.assigns)
+        self.plain = None if stateful else self.executable.run
         self._store = store
 
     def __call__(self, feeds: Sequence[Any]) -> list[Array]:
@@ -51,13 +58,14 @@ class PreparedCall:
             FeedError: feeds that do not fit; no variable is changed.
         """
         store = self._store
-        if store is None or not (self._reads or self._assigns):
+        if store is None or self.plain is not None:
             return self._call(tuple(feeds))
-        if not self._assigns:
-            return self._call((*feeds, *store.values(self._reads)))
+        access = self._access
+        if not access.assigns:
+            return self._call((*feeds, *store.values(access.reads)))
         with store.lock:
             try:
-                values, targets, commit = store.begin(self._reads, self._assigns, self._in_place)
+                values, targets, commit = store.begin(access)
                 results = self._call((*feeds, *values), targets, commit)
             finally:
                 store.end()
@@ -76,7 +84,7 @@ class PreparedCall:
         if len(inputs) != len(self._types):
             raise FeedError(
                 "wrong number of feeds",
-                got=len(inputs) - len(self._reads),
+                got=len(inputs) - len(self._access.reads),
                 expected=", ".join(self._names[: self._feeds]),
             )
         arrays = tuple(

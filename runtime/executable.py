@@ -1,7 +1,7 @@
 """Native code in memory, and calling it with NumPy arrays at little cost.
 
 A call is checked natively: types, sizes, layout. Where an argument does not fit, `run` returns None and the caller converts
-or explains. Programs whose results have fixed sizes need one native call in all.
+or explains. Programs whose arrays have fixed sizes need one native call in all, others two.
 """
 
 from __future__ import annotations
@@ -9,10 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
-import math
 import operator
-import sys
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
@@ -25,7 +22,9 @@ from pierian.runtime.bind import solve_sizes
 from pierian.runtime.cache import Stored
 from pierian.runtime.compilation import pool_code
 from pierian.runtime.loader import Code, load
-from pierian.runtime.memory import ALIGNMENT, COUNTS_REFERENCES
+from pierian.runtime.memory import ALIGNMENT
+from pierian.runtime.native import NativeFunction, frame_functions, layout_holds
+from pierian.runtime.results import ResultMemory
 from pierian.runtime.threads import pool_address, tell_when_gone, thread_count
 
 if TYPE_CHECKING:
@@ -33,12 +32,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 Commit = Union[Callable[[], Any], None]
-_Block = tuple[Array, int]  # memory, and where in it a multiple of the alignment is
 Run = Callable[..., Union[list[Array], None]]
-# Results from this many bytes on lie in memory that is used again.
-LARGE = 128 * 1024
-# Blocks of one size kept for this, and how many sizes.
-KEPT, KEPT_SIZES = 8, 256
 
 
 @functools.lru_cache(maxsize=1)
@@ -74,20 +68,19 @@ class Executable:
         word = ctypes.c_size_t
         self._run_function = kind(ctypes.c_int, word, word, word, word, word, word)(self._code.address(f"{name}_run"))
         self._workspace_size = ctypes.PYFUNCTYPE(ctypes.c_int64, word, word)(self._code.address(f"{name}_workspace"))
-        self._bind = ctypes.PYFUNCTYPE(ctypes.c_int, word, word, word, word)(self._code.address(f"{name}_bind"))
-        self._call = kind(ctypes.c_int, word, word, word)(self._code.address(f"{name}_call"))
         self._width = ctypes.PYFUNCTYPE(ctypes.c_int64, word)(self._code.address(f"{name}_width"))
+        self._functions = [NativeFunction(self._code.address(f"{name}_{one}")) for one in ("call", "fits", "launch")]
+        self._of_python = frame_functions(image.light)
         self._input_types = [_type(program, buffer) for buffer in program.inputs]
         self._output_types = [_type(program, buffer) for buffer in program.outputs]
-        self._results: list[tuple[Any, Any]] = [(type_.shape, type_.dtype.numpy) for type_ in self._output_types]
         self._constants = [np.ascontiguousarray(array) for array in image.constants]
         self._constant_table = _addresses(self._constants)
         table = [id(np.ndarray), *(id(type_.dtype.numpy) for type_ in self._input_types)]
         self._table = (ctypes.c_size_t * len(table))(*table)
         self._slots: list[_Slot] = []
         self._memory = ResultMemory()
-        self._made = self._results[: len(self._results) - given]
-        self._makers = [_maker(self._memory, shape, dtype) for shape, dtype in self._made]
+        made = self._output_types[: len(self._output_types) - given]
+        self._made: list[tuple[Any, Any]] = [(type_.shape, type_.dtype.numpy) for type_ in made]
         self._pool = 0  # none until sizes come of which several threads have something
         tell_when_gone(self)
         self.run: Run = self._choose()
@@ -108,40 +101,66 @@ class Executable:
         self._memory.clear()
 
     def _choose(self) -> Run:
-        if not _layout_holds():
+        if not layout_holds():
             return self._run_checked
         if all(type_.is_static for type_ in (*self._input_types, *self._output_types)):
-            return self._run_static
-        return self._run_symbolic
+            return self._static_run()
+        return self._symbolic_run()
 
     # --- ways to run -------------------------------------------------------------------------------------------
 
-    def _run_static(
-        self, inputs: tuple[Any, ...], targets: Sequence[Array] = (), commit: Commit = None
-    ) -> list[Array] | None:
-        slot = self._take_slot()
-        try:
-            results = [make() for make in self._makers]
-            results += targets
-            if commit is not None:
-                native = functools.partial(self._call, id(inputs), id(results), slot.frame_address)
-                done = _at_once(native, bool, commit)
-            else:
-                done = self._call(id(inputs), id(results), slot.frame_address)
-            return results if done else None
-        finally:
-            self._slots.append(slot)
+    def _static_run(self) -> Run:
+        """`run` for programs of fixed sizes. Its variables are found sooner than attributes would be."""
+        take, put, new = self._slots.pop, self._slots.append, self._new_slot
+        makers = [self._memory.maker(shape, dtype) for shape, dtype in self._made]
 
-    def _run_symbolic(
-        self, inputs: tuple[Any, ...], targets: Sequence[Array] = (), commit: Commit = None
-    ) -> list[Array] | None:
-        slot = self._take_slot()
-        try:
-            if not self._bind(id(inputs), ctypes.addressof(self._table), slot.dims_address, slot.inputs_address):
-                return None
-            return self._finish(slot, tuple(slot.dims), targets, commit)
-        finally:
-            self._slots.append(slot)
+        def run(inputs: tuple[Any, ...], targets: Sequence[Array] = (), commit: Commit = None) -> list[Array] | None:
+            try:
+                slot = take()
+            except IndexError:
+                slot = new()
+            try:
+                results = []  # by a loop: a comprehension is a call of its own in Python 3.11
+                for make in makers:
+                    results.append(make())
+                if targets:
+                    results += targets
+                if commit is not None:
+                    done: Any = _at_once(functools.partial(slot.call, inputs, results), commit)
+                else:
+                    done = slot.call(inputs, results)
+                return results if done else None
+            finally:
+                put(slot)
+
+        return run
+
+    def _symbolic_run(self) -> Run:
+        """`run` for programs with open sizes."""
+        take, put, new = self._slots.pop, self._slots.append, self._new_slot
+
+        def run(inputs: tuple[Any, ...], targets: Sequence[Array] = (), commit: Commit = None) -> list[Array] | None:
+            try:
+                slot = take()
+            except IndexError:
+                slot = new()
+            try:
+                fit = slot.fits(inputs)
+                if not fit:
+                    return None
+                if fit > 1 or not slot.is_sized:
+                    self._size(slot)
+                results = [make() for make in slot.makers]
+                results += targets
+                if commit is None:
+                    slot.launch(results)
+                else:
+                    _at_once(functools.partial(slot.launch, results), commit)
+                return results
+            finally:
+                put(slot)
+
+        return run
 
     def _run_checked(
         self, inputs: tuple[Any, ...], targets: Sequence[Array] = (), commit: Commit = None
@@ -154,64 +173,42 @@ class Executable:
                 return None
         names = [f"input {i}" for i in range(len(inputs))]
         values = solve_sizes(self._input_types, inputs, names, self.program.checks)
-        slot = self._take_slot()
+        slot = self._slots.pop() if self._slots else self._new_slot()
         try:
             slot.inputs[: len(inputs)] = [array.ctypes.data for array in inputs]
             slot.dims[: len(self.program.dims)] = [values[name] for name in self.program.dims]
-            return self._finish(slot, tuple(slot.dims), targets, commit)
+            self._size(slot)
+            results = [make() for make in slot.makers]
+            results += targets
+            slot.outputs[: len(results)] = [array.ctypes.data for array in results]
+            pool, constants, _, dims, given, made, workspace, *_ = slot.frame
+            native = functools.partial(self._run_function, pool, given, made, constants, dims, workspace)
+            _at_once(native, commit or bool, operator.not_)
+            return results
         finally:
             self._slots.append(slot)
 
-    def _finish(self, slot: _Slot, dims: tuple[int, ...], targets: Sequence[Array], commit: Commit) -> list[Array]:
-        """Allocate results for these sizes and run."""
-        if dims != slot.sized_for:
-            slot.sized_for = None  # an interrupt on the way leaves a slot that is sized anew
-            slot.shapes = self._shapes(dims)
-            slot.reserve(self._workspace_size(slot.dims_address, self.threads))
-            self._use_pool(slot)
-            slot.sized_for = dims
-        results = [self._memory.array(shape, dtype) for shape, (_, dtype) in zip(slot.shapes, self._made, strict=False)]
-        results += targets
-        slot.outputs[: len(results)] = [array.ctypes.data for array in results]
-        arguments = (
-            self._pool, slot.inputs_address, slot.outputs_address, self._constant_address, slot.dims_address,
-            slot.workspace_address,
-        )  # fmt: skip
-        if commit is not None:
-            _at_once(functools.partial(self._run_function, *arguments), operator.not_, commit)
-        else:
-            self._run_function(*arguments)
-        return results
-
-    def _shapes(self, dims: tuple[int, ...]) -> list[tuple[int, ...]]:
-        values = dict(zip(self.program.dims, dims, strict=False))
-        return [tuple(evaluate(dim, values) for dim in type_.shape) for type_ in self._output_types]
-
     # --- slots ---------------------------------------------------------------------------------------------------
 
-    @property
-    def _constant_address(self) -> int:
-        return ctypes.addressof(self._constant_table)
-
-    def _take_slot(self) -> _Slot:
-        """A workspace of this call's own: from those of calls that are done, or a new one."""
-        try:
-            return self._slots.pop()
-        except IndexError:
-            pass
-        slot = _Slot(len(self.program.inputs), len(self.program.outputs), len(self.program.dims))
+    def _new_slot(self) -> _Slot:
+        """A workspace for one more call at once."""
+        addresses = [ctypes.addressof(self._constant_table), ctypes.addressof(self._table)]
+        slot = _Slot(self.program, self._functions, addresses, self._of_python)
         if not self.program.dims:
-            slot.shapes = [tuple(int(str(d)) for d in type_.shape) for type_ in self._output_types]
-            slot.reserve(self._workspace_size(slot.dims_address, self.threads))
-            self._use_pool(slot)
-            slot.sized_for = tuple(slot.dims)
-        slot.set_frame(self._pool, self._constant_address, ctypes.addressof(self._table))
+            self._size(slot)
         return slot
 
-    def _use_pool(self, slot: _Slot) -> None:
-        """Have a pool where the work for the slot's sizes can be shared."""
-        if not self._pool and self.threads > 1 and self._width(slot.dims_address) > 1:
+    def _size(self, slot: _Slot) -> None:
+        """Make a slot ready for the sizes in it. An interrupt on the way leaves it to be sized anew."""
+        slot.is_sized = False
+        values = dict(zip(self.program.dims, slot.dims, strict=False))
+        shapes = [tuple(evaluate(dim, values) for dim in shape) for shape, _ in self._made]
+        slot.makers = [self._memory.maker(shape, dtype) for shape, (_, dtype) in zip(shapes, self._made, strict=True)]
+        slot.reserve(self._workspace_size(ctypes.addressof(slot.dims), self.threads))
+        if not self._pool and self.threads > 1 and self._width(ctypes.addressof(slot.dims)) > 1:
             self._pool = pool_address(self.threads)
+        slot.frame[0] = self._pool
+        slot.is_sized = True
 
     def forget_threads(self) -> None:
         """The pool's threads do not exist any more."""
@@ -219,96 +216,42 @@ class Executable:
         self._slots.clear()
 
 
-def _at_once(first: Callable[[], Any], succeeded: Callable[[Any], bool], then: Callable[[], Any]) -> bool:
+def _at_once(first: Callable[[], Any], then: Callable[[], Any], succeeded: Callable[[Any], bool] = bool) -> bool:
     """Call `first`, and `then` where it has succeeded; whether it has. Both are called by C code, between which no signal's handler
     runs: an interrupt from the keyboard finds both done, or none."""
     call: Callable[[Callable[[], Any]], Any] = operator.methodcaller("__call__")
     return bool(list(itertools.takewhile(succeeded, map(call, (first, then)))))
 
 
-def _maker(memory: ResultMemory, shape: Any, dtype: Any) -> Callable[[], Array]:
-    """What makes a result of fixed size: small ones are plain new arrays."""
-    if not all(isinstance(dim, int) for dim in shape):
-        return lambda: np.empty((), dtype)
-    if math.prod(shape) * dtype.itemsize < LARGE:
-        return functools.partial(np.empty, shape, dtype)
-    return functools.partial(memory.array, shape, dtype)
-
-
-class ResultMemory:
-    """Arrays for results. The memory of large ones is used again once nobody holds a result in it any more: fresh pages from the
-    system cost more than the work: 40 MB take 4.3 ms at first touch and 2.8 ms to write anew."""
-
-    def __init__(self) -> None:
-        self._blocks: dict[int, deque[_Block]] = {}
-
-    def array(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """A new array, not initialized."""
-        size = math.prod(shape) * dtype.itemsize
-        if size < LARGE:
-            return np.empty(shape, dtype)
-        blocks = self._blocks.get(size)
-        if blocks is None:
-            blocks = self._blocks.setdefault(size, deque(maxlen=KEPT))
-            if len(self._blocks) > KEPT_SIZES:
-                self._blocks.pop(next(iter(self._blocks)), None)
-        block = self._free(blocks)
-        if block is None:
-            memory = np.empty(size + ALIGNMENT, np.uint8)
-            block = memory, -memory.ctypes.data % ALIGNMENT
-        memory, start = block
-        result = memory[start : start + size].view(dtype).reshape(shape)
-        blocks.append(block)
-        return result
-
-    def _free(self, blocks: deque[_Block]) -> _Block | None:
-        """A block that no result lies in, taken out, so that no other thread finds it."""
-        if not COUNTS_REFERENCES:
-            return None
-        for _ in range(len(blocks)):
-            try:
-                block = blocks.popleft()
-            except IndexError:
-                return None
-            # The pair and the argument of getrefcount hold it; a result in it is one more.
-            if sys.getrefcount(block[0]) == 2:
-                return block
-            blocks.append(block)
-        return None
-
-    def clear(self) -> None:
-        """Forget the memory nobody holds a result in, and leave the rest to its holders."""
-        self._blocks.clear()
-
-
 class _Slot:
-    """What one call needs: tables of addresses, sizes, and the workspace."""
+    """What one call at a time needs.
 
-    def __init__(self, inputs: int, outputs: int, dims: int) -> None:
-        self.inputs = (ctypes.c_size_t * max(inputs, 1))()
-        self.outputs = (ctypes.c_size_t * max(outputs, 1))()
-        self.dims = (ctypes.c_int64 * max(dims, 1))()
-        self.inputs_address = ctypes.addressof(self.inputs)
-        self.outputs_address = ctypes.addressof(self.outputs)
-        self.dims_address = ctypes.addressof(self.dims)
-        self.sized_for: tuple[int, ...] | None = None
-        self.shapes: list[tuple[int, ...]] = []
+    Attributes:
+        inputs, outputs, dims: tables of addresses and sizes.
+        is_sized: whether workspace, pool and `makers`, which make the results, are as the sizes ask for.
+        frame: the addresses that native code is given.
+        call, fits, launch: native code (see `pierian.compiler.codegen.binding`).
+    """
+
+    def __init__(
+        self, program: Program, functions: Sequence[NativeFunction], addresses: list[int], of_python: list[int]
+    ) -> None:
+        self.inputs = (ctypes.c_size_t * max(len(program.inputs), 1))()
+        self.outputs = (ctypes.c_size_t * max(len(program.outputs), 1))()
+        self.dims = (ctypes.c_int64 * max(len(program.dims), 1))()
+        self.is_sized = False
+        self.makers: list[Callable[[], Array]] = []
         self.workspace: Array = np.empty(0, np.uint8)
-        self.workspace_address = 0
-        self.frame = (ctypes.c_size_t * 7)()
-        self.frame_address = ctypes.addressof(self.frame)
+        tables = [ctypes.addressof(one) for one in (self.dims, self.inputs, self.outputs)]
+        words = [0, *addresses, *tables, 0, *of_python]
+        self.frame = (ctypes.c_size_t * len(words))(*words)
+        self.call, self.fits, self.launch = (one.bound_to(ctypes.addressof(self.frame)) for one in functions)
 
     def reserve(self, size: int) -> None:
         """A workspace of at least `size` bytes, aligned."""
         if self.workspace.nbytes < size + ALIGNMENT:
             self.workspace = np.empty(size + ALIGNMENT, np.uint8)
-        self.workspace_address = -(-self.workspace.ctypes.data // ALIGNMENT) * ALIGNMENT
-        self.frame[6] = self.workspace_address
-
-    def set_frame(self, pool: int, constants: int, table: int) -> None:
-        self.frame[:] = [
-            pool, constants, table, self.dims_address, self.inputs_address, self.outputs_address, self.workspace_address,
-        ]  # fmt: skip
+        self.frame[6] = -(-self.workspace.ctypes.data // ALIGNMENT) * ALIGNMENT
 
 
 def _type(program: Program, name: str) -> TensorType:
@@ -318,31 +261,3 @@ def _type(program: Program, name: str) -> TensorType:
 
 def _addresses(arrays: list[Array]) -> Any:
     return (ctypes.c_size_t * max(len(arrays), 1))(*(array.ctypes.data for array in arrays))
-
-
-@functools.lru_cache(maxsize=1)
-def _layout_holds() -> bool:
-    """Whether arrays, tuples and lists lie in memory as `layout` says."""
-    from pierian.compiler.codegen import layout
-
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    holder, listed = (array,), [array]
-
-    def word(address: int) -> int:
-        return ctypes.c_size_t.from_address(address).value
-
-    if ctypes.sizeof(ctypes.c_size_t) != 8:
-        return False
-    base = id(array)
-    shape = word(base + layout.ARRAY_SHAPE)
-    return (
-        word(base + layout.OBJECT_TYPE) == id(np.ndarray)
-        and word(id(holder) + layout.TUPLE_SIZE) == 1
-        and word(id(holder) + layout.TUPLE_ITEMS) == base
-        and word(word(id(listed) + layout.LIST_ITEMS)) == base
-        and word(base + layout.ARRAY_DATA) == array.ctypes.data
-        and ctypes.c_int.from_address(base + layout.ARRAY_RANK).value == 2
-        and (word(shape), word(shape + 8)) == (2, 3)
-        and word(base + layout.ARRAY_DTYPE) == id(np.dtype("float32"))
-        and ctypes.c_int.from_address(base + layout.ARRAY_FLAGS).value & 0x101 == 0x101
-    )

@@ -80,6 +80,8 @@ def flatten(
 
 def _sequence(item: Sequence[Any], parts: list[Rebuild]) -> Rebuild:
     kind = type(item)
+    if kind is list:
+        return lambda results: [rebuild(results) for rebuild in parts]
     if hasattr(item, "_fields"):  # a named tuple
         return lambda results: kind(*(rebuild(results) for rebuild in parts))
     return lambda results: kind(rebuild(results) for rebuild in parts)  # type: ignore[call-arg]

@@ -102,7 +102,7 @@ class Session:
         values, effects, rebuild = flatten(self.graph, fetches)
         feeds = tuple(resolve(self.graph, item) for item in feed_list)
         call = self._call(feeds, tuple(values), tuple(effects), threads=threads)
-        return _prepared_function(call, rebuild, isinstance(fetches, Value), self._check_open)
+        return _prepared_function(self, call, rebuild, isinstance(fetches, Value) and fetches.type.rank > 0)
 
     def compiled(self, fetches: Any, feeds: Sequence[Any] = ()) -> Any:
         """The stages of compilation for these fetches and feeds: graph, kernels, plan, native code."""
@@ -218,19 +218,28 @@ def _special(item: Any, found: list[Any]) -> Rebuild | None:
     return lambda results: None
 
 
-def _prepared_function(
-    call: PreparedCall, rebuild: Rebuild, single: bool, check: Callable[[], None]
-) -> Callable[..., Any]:
-    if not single:
+def _prepared_function(session: Session, call: PreparedCall, rebuild: Rebuild, single: bool) -> Callable[..., Any]:
+    """What `make_callable` gives, by whether the graph has state and whether one array is wanted."""
+    plain = call.plain
 
-        def run(*feeds: Any) -> Any:
-            check()
-            return rebuild(call(feeds))
+    def run(*feeds: Any) -> Any:
+        if session._closed:
+            session._check_open()
+        return rebuild(call(feeds))
 
+    if plain is None:
         return run
 
-    def run_one(*feeds: Any) -> Any:
-        check()
-        return call(feeds)[0]
+    def run_plain(*feeds: Any) -> Any:
+        if session._closed:
+            session._check_open()
+        results = plain(feeds)
+        return rebuild(call(feeds) if results is None else results)
 
-    return run_one
+    def run_plain_one(*feeds: Any) -> Any:
+        if session._closed:
+            session._check_open()
+        results = plain(feeds)
+        return (call(feeds) if results is None else results)[0]
+
+    return run_plain_one if single else run_plain

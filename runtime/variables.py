@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,13 @@ def _count_of_one() -> int:
     return max(_references(holder, ("",)))
 
 
+def _count_of_two() -> int:
+    """What is counted of an array that the dictionary and a tuple hold."""
+    holder = {"": np.empty(1)}
+    picked = _picker([""])(holder)
+    return sum(map(sys.getrefcount, picked))
+
+
 def _like(array: Array) -> Array:
     return aligned_empty(array.shape, array.dtype)
 
@@ -35,7 +43,33 @@ def _references(values: dict[str, Array], names: Iterable[str]) -> Iterable[int]
     return map(sys.getrefcount, map(values.__getitem__, names))
 
 
+def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Array]], tuple[Array, ...]]:
+    """What takes the values of some keys out of a dictionary."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: tuple([values[name] for name in names])
+
+
 _HELD_ONCE = _count_of_one()
+_HELD_TWICE = _count_of_two()
+
+
+class Access:
+    """What the runs of one program need of a store.
+
+    Args:
+        reads, assigns: names of variables.
+        in_place: for each assigned one whether its new value may go over the old one.
+    """
+
+    def __init__(self, reads: Sequence[str], assigns: Sequence[str], in_place: Sequence[bool]) -> None:
+        self.reads, self.assigns, self.in_place = tuple(reads), tuple(assigns), tuple(in_place)
+        self.all_in_place = COUNTS_REFERENCES and all(in_place)
+        self.read = _picker(self.reads)
+        self.targets = _picker(self.assigns)
+        self.held_by_none = _HELD_TWICE * len(
+            self.assigns
+        )  # references to all targets, while the store alone holds them
 
 
 class VariableStore:
@@ -77,34 +111,31 @@ class VariableStore:
 
     # --- runs that assign ------------------------------------------------------------------------------------
 
-    def begin(
-        self, reads: Sequence[str], assigns: Sequence[str], in_place: Sequence[bool]
-    ) -> tuple[list[Array], list[Array], Callable[[], Any] | None]:
+    def begin(self, access: Access) -> tuple[Sequence[Array], Sequence[Array], Callable[[], Any] | None]:
         """What a run works on. The lock is held, readers wait from here on, and `end` follows whatever happens.
-
-        Args:
-            reads, assigns: names of variables.
-            in_place: for each assigned one whether its new value may go over the old one.
 
         Returns:
             The values read, the arrays for new values, and what makes these the variables' own once they are written; None where
             they are already.
         """
-        self._initialize()
+        if len(self._current) != len(self._graph.variables):
+            self._initialize()
         self._values = _NOTHING
         # A reader that has found the values but has not picked its own out of them yet holds the dictionary.
         alone = COUNTS_REFERENCES and sys.getrefcount(self._current) == _HELD_ONCE
         current = self._current
-        if alone and all(in_place) and max(_references(current, assigns), default=_HELD_ONCE) == _HELD_ONCE:
-            pick = current.__getitem__
-            return list(map(pick, reads)), list(map(pick, assigns)), None
+        if alone and access.all_in_place:
+            targets = access.targets(current)
+            if sum(map(sys.getrefcount, targets)) == access.held_by_none:
+                return access.read(current), targets, None
+            del targets
         following = dict(current)
-        for name, allowed, count in zip(assigns, in_place, list(_references(current, assigns)), strict=True):
+        counts = list(_references(current, access.assigns))
+        for name, allowed, count in zip(access.assigns, access.in_place, counts, strict=True):
             # `following` holds the array too.
             if not (allowed and alone and count == _HELD_ONCE + 1):
                 following[name] = self._other_array(name, current, keep=not allowed)
-        targets = [following[name] for name in assigns]
-        return [current[name] for name in reads], targets, partial(setattr, self, "_current", following)
+        return access.read(current), access.targets(following), partial(setattr, self, "_current", following)
 
     def _other_array(self, name: str, current: dict[str, Array], keep: bool) -> Array:
         """An array that nobody holds, like a variable's; with `keep` the variable's own is the next."""
@@ -118,10 +149,11 @@ class VariableStore:
 
     def end(self) -> None:
         """Let readers in again."""
-        for name, given in self._replaced.items():
-            if self._current[name] is not given:  # the run has failed
-                self._spare[name] = given
-        self._replaced.clear()
+        if self._replaced:
+            for name, given in self._replaced.items():
+                if self._current[name] is not given:  # the run has failed
+                    self._spare[name] = given
+            self._replaced.clear()
         self._values = self._current
 
     def commit(self, names: Sequence[str], arrays: Sequence[Array]) -> None:

@@ -1,14 +1,21 @@
 """Binding NumPy arrays to a program natively: types, ranks, sizes and layout are checked and addresses taken in one call.
 
-    i32 NAME_bind(ptr arguments, ptr table, ptr dims, ptr inputs)     1 where every array fits, else 0
+    i32 NAME_bind(ptr arguments, ptr table, ptr dims, ptr inputs)      0 where an array does not fit, 1 where the sizes are those in
+                                                                       `dims`, 2 where they were others
     void NAME_place(ptr results, ptr outputs)                          addresses of a list's arrays
-    i32 NAME_call(ptr arguments, ptr results, ptr frame)               bind, place and run for programs of fixed sizes
     i64 NAME_width(ptr dims)                                           how many threads could work at once at most
 
 `arguments` is a Python tuple of arrays, `results` a Python list of arrays. `table` holds the address of the ndarray type and,
 input by input, of the dtype object an array must have. How these objects lie in memory says `pierian.compiler.codegen.layout`.
 
-`frame` holds pointers: pool, constants, table, dims, inputs, outputs, workspace.
+Python calls these as functions of its own, with a bytes object as `self` that holds the address of a frame:
+
+    fits(arguments)             what bind says
+    launch(results)             place and run
+    call(arguments, results)    for programs of fixed sizes: 1, or 0 where an array does not fit
+
+A frame holds pointers: pool, constants, table, dims, inputs, outputs, workspace, and Python's functions that let other threads run
+meanwhile (null where that does not pay), that go on, and that make a number.
 """
 
 from __future__ import annotations
@@ -23,26 +30,30 @@ from pierian.compiler.codegen.layout import (
     ARRAY_FLAGS,
     ARRAY_RANK,
     ARRAY_SHAPE,
+    BYTES_ITEMS,
     CONTIGUOUS_AND_ALIGNED,
     LIST_ITEMS,
     OBJECT_TYPE,
     TUPLE_ITEMS,
     TUPLE_SIZE,
 )
-from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, i32, i64
+from pierian.compiler.codegen.writer import FALSE, NULL, TRUE, FunctionWriter, Value, i32, i64
 from pierian.compiler.dim import Dim, substitute, symbols
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.program import Loop, Program, shared_out
 
 _UNKNOWN_WIDTH = 1 << 30
-FRAME = ("pool", "constants", "table", "dims", "inputs", "outputs", "workspace")
+FRAME = (
+    "pool", "constants", "table", "dims", "inputs", "outputs", "workspace", "let others", "go on", "number",
+)  # fmt: skip
 
 
 def emit_binding(program: Program, name: str, codes: Mapping[Kernel, KernelCode]) -> str:
-    """The text of the four functions."""
+    """The text of all functions."""
     bind, width = _bind(program, name), _width(program, name, codes)
     declarations = bind.declarations | width.declarations
-    return "\n".join([bind.finish(), width.finish(), _place(program, name), _call(name), *sorted(declarations), ""])
+    python = [_fits(name), _launch(name), _call(name)]
+    return "\n".join([bind.finish(), width.finish(), _place(program, name), *python, *sorted(declarations), ""])
 
 
 def _width(program: Program, name: str, codes: Mapping[Kernel, KernelCode]) -> FunctionWriter:
@@ -114,9 +125,13 @@ def _bind(program: Program, name: str) -> FunctionWriter:
     for first, second, _ in program.checks:
         known = symbols(first) | symbols(second) <= values.keys()
         require(f.cmp("icmp eq", emit_dim(f, first, values), emit_dim(f, second, values)) if known else TRUE)
+    changed = FALSE
     for position, symbol_name in enumerate(program.dims):
-        f.store(values[symbol_name], f.gep(f.arg("dims"), "i64", i64(position)), 8)
-    f.ret(i32(1))
+        place = f.gep(f.arg("dims"), "i64", i64(position))
+        other = f.cmp("icmp ne", f.load(place, "i64", 8), values[symbol_name])
+        changed = other if changed == FALSE else f.op("or", changed, other)
+        f.store(values[symbol_name], place, 8)
+    f.ret(f.select(changed, i32(2), i32(1)))
     f.start(fail)
     f.ret(i32(0))
     return f
@@ -133,19 +148,63 @@ def _place(program: Program, name: str) -> str:
     return f.finish()
 
 
+class _PythonFunction:
+    """Writes a function that Python calls."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def begin(self, function: str) -> FunctionWriter:
+        parameters = [("self", "ptr"), ("arguments", "ptr"), ("count", "i64")]
+        f = self.f = FunctionWriter(f"{self.name}_{function}", "ptr", parameters, "")
+        frame = f.load(f.gep(f.arg("self"), "i8", i64(BYTES_ITEMS)), "ptr", 8)
+        fields = {key: f.load(f.gep(frame, "ptr", i64(position)), "ptr", 8) for position, key in enumerate(FRAME)}
+        self.field = fields
+        return f
+
+    def argument(self, position: int) -> Value:
+        return self.f.load(self.f.gep(self.f.arg("arguments"), "ptr", i64(position)), "ptr", 8)
+
+    def bind(self, arguments: Value) -> Value:
+        field = self.field
+        return self.f.call(f"{self.name}_bind", "i32", [arguments, field["table"], field["dims"], field["inputs"]])
+
+    def run(self, results: Value) -> None:
+        f, field = self.f, self.field
+        f.call(f"{self.name}_place", "void", [results, field["outputs"]])
+        is_long = f.cmp("icmp ne", field["let others"], NULL)
+        state = f.alloca("ptr", 1, 8)
+        with f.when(is_long):
+            f.store(f.emit(f"call ptr {field['let others'].text}()", "ptr"), state, 8)
+        names = ("pool", "inputs", "outputs", "constants", "dims", "workspace")
+        f.call(f"{self.name}_run", "i32", [field[key] for key in names])
+        with f.when(is_long):
+            f.line(f"call void {field['go on'].text}({f.load(state, 'ptr', 8)})")
+
+    def finish(self, value: Value) -> str:
+        """The function, which returns a number."""
+        f = self.f
+        f.ret(f.emit(f"call ptr {self.field['number'].text}({f.cast('sext', value, 'i64')})", "ptr"))
+        return f.finish()
+
+
+def _fits(name: str) -> str:
+    function = _PythonFunction(name)
+    function.begin("fits")
+    return function.finish(function.bind(function.argument(0)))
+
+
+def _launch(name: str) -> str:
+    function = _PythonFunction(name)
+    function.begin("launch")
+    function.run(function.argument(0))
+    return function.finish(i32(1))
+
+
 def _call(name: str) -> str:
-    f = FunctionWriter(f"{name}_call", "i32", [("arguments", "ptr"), ("results", "ptr"), ("frame", "ptr")], "")
-    field = {key: f.load(f.gep(f.arg("frame"), "ptr", i64(position)), "ptr", 8) for position, key in enumerate(FRAME)}
-    bound = f.call(f"{name}_bind", "i32", [f.arg("arguments"), field["table"], field["dims"], field["inputs"]])
-    run, refuse = f.label("run"), f.label("refuse")
-    f.cond_br(f.cmp("icmp ne", bound, i32(0)), run, refuse)
-    f.start(refuse)
-    f.ret(i32(0))
-    f.start(run)
-    f.call(f"{name}_place", "void", [f.arg("results"), field["outputs"]])
-    f.call(
-        f"{name}_run", "i32",
-        [field["pool"], field["inputs"], field["outputs"], field["constants"], field["dims"], field["workspace"]],
-    )  # fmt: skip
-    f.ret(i32(1))
-    return f.finish()
+    function = _PythonFunction(name)
+    f = function.begin("call")
+    bound = function.bind(function.argument(0))
+    with f.when(f.cmp("icmp ne", bound, i32(0))):
+        function.run(function.argument(1))
+    return function.finish(bound)

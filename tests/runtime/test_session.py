@@ -200,3 +200,24 @@ def test_random_numbers_repeat_in_a_new_session_and_move_on_in_one() -> None:
     np.testing.assert_array_equal(runs[0][0], runs[1][0])
     assert not np.array_equal(runs[0][0], runs[0][1])
     assert abs(runs[0][0].mean()) < 0.15 and abs(runs[0][0].std() - 1) < 0.1
+
+
+def test_without_knowledge_of_how_objects_lie_results_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another layout of Python's objects: everything is checked in Python then."""
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder("float32", ("n",), name="x")
+        v = tf.Variable(np.arange(3, dtype=np.float32))
+        fetches = [x * 2.0, tf.reduce_sum(x), v.assign(v[::-1] + 1.0)]
+    sessions = [tf.Session(graph)]
+    monkeypatch.setattr("pierian.runtime.executable.layout_holds", lambda: False)
+    sessions.append(tf.Session(graph))
+    for size in (4, 4, 5):
+        given = np.linspace(0, 1, size, dtype=np.float32)
+        first, second = (session.run(fetches, {x: given}) for session in sessions)
+        for one, other in zip(first, second, strict=True):
+            np.testing.assert_array_equal(one, other)
+        prepared = sessions[1].make_callable(fetches[0], [x])
+        np.testing.assert_array_equal(prepared(list(given)), first[0])
+        with pytest.raises(FeedError):
+            prepared(given[None])

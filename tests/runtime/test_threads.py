@@ -18,7 +18,7 @@ import pierian as tf
 from pierian.compiler.errors import ArgumentError
 from pierian.compiler.target.machine import available_cpus, cgroup_quota, default_threads
 from pierian.runtime import threads as pools
-from pierian.runtime.executable import ResultMemory
+from pierian.runtime.results import ResultMemory
 from pierian.runtime.threads import pool_address, thread_count
 
 DATA = np.random.default_rng(0).standard_normal((64, 4096)).astype(np.float32)
