@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pierian.compiler.codegen.abi import Parameters, emit_dim
-from pierian.compiler.codegen.functions import call_function
+from pierian.compiler.codegen.functions import call_function, call_rarely
 from pierian.compiler.codegen.scalars import (
     emit_scalar,
     memory_load,
@@ -191,6 +191,8 @@ class Scope:
             args = [self.vector(arg) for arg in node.args]
         if node.op in EXPANSIONS:
             return call_function(self.writer, node, args)
+        if node.op == "rare":
+            return call_rarely(self.writer, node, args)
         return emit_scalar(self.writer, node, args)
 
     # --- memory ----------------------------------------------------------------------------------------------

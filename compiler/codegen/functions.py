@@ -1,4 +1,4 @@
-"""Elementary functions as functions of their own, for kernels with many of them.
+"""Elementary functions as functions of their own, for kernels with many of them and for arguments that are rare.
 
 A kernel that calls one declares it; whoever puts a module together adds the definitions (`definitions`).
 """
@@ -21,25 +21,48 @@ _NAME = re.compile(r"@pierian_fn_(\w+?)_(float32|float64)_x(\d+)\(")
 
 def call_function(writer: FunctionWriter, node: Scalar, args: list[Value]) -> Value:
     """A call of the elementary function `node.op` on operands of any number of lanes."""
+    return _call(writer, node.op, node.dtype, args)
+
+
+def call_rarely(writer: FunctionWriter, node: Scalar, args: list[Value]) -> Value:
+    """`rare` on operands of any number of lanes: a call that is gone past where no lane needs it."""
+    condition, x, otherwise = args
+    seldom, done = writer.label("rare"), writer.label("usual")
+    lanes = lanes_of(condition.type)
+    found = condition if lanes == 1 else writer.call(f"llvm.vector.reduce.or.v{lanes}i1", "i1", [condition])
+    before = writer.block
+    writer.line(f'br {found}, label %{seldom}, label %{done}, !prof !{{!"branch_weights", i32 1, i32 2000}}')
+    writer.start(seldom)
+    wanted = writer.select(condition, _call(writer, str(node.attribute), node.dtype, [x]), otherwise)
+    writer.br(done)
+    writer.start(done)
+    return writer.phi(otherwise.type, [(otherwise, before), (wanted, seldom)])
+
+
+def _call(writer: FunctionWriter, function: str, dtype: DType, args: list[Value]) -> Value:
     lanes = lanes_of(args[0].type)
     type_ = args[0].type
-    name = f"pierian_fn_{node.op}_{node.dtype}_x{lanes}"
+    name = f"pierian_fn_{function}_{dtype}_x{lanes}"
     writer.declarations.add(f"declare {type_} @{name}({', '.join(arg.type for arg in args)})")
     return writer.call(name, type_, args)
 
 
 def definitions(declarations: Iterable[str], isa: str) -> tuple[list[tuple[str, str]], set[str]]:
     """The elementary functions among `declare` lines, as (name, text), and the lines that are still needed."""
-    found, remaining = [], set()
-    for line in sorted(declarations):
+    found: dict[str, str] = {}
+    remaining = set()
+    waiting = sorted(declarations)
+    while waiting:
+        line = waiting.pop()
         match = _NAME.search(line)
         if match is None:
             remaining.add(line)
             continue
-        text, needed = _definition(match[1], as_dtype(match[2]), int(match[3]), isa)
-        found.append((match[0][1:-1], text))
-        remaining |= needed
-    return found, remaining
+        name = match[0][1:-1]
+        if name not in found:
+            found[name], needed = _definition(match[1], as_dtype(match[2]), int(match[3]), isa)
+            waiting += sorted(needed)
+    return sorted(found.items()), remaining
 
 
 @functools.lru_cache(maxsize=256)
@@ -56,6 +79,8 @@ def _definition(op: str, dtype: DType, lanes: int, isa: str) -> tuple[str, froze
             continue
         if node.op == "const":
             values[node] = splat_constant(node, lanes)
+        elif node.op == "rare":
+            values[node] = call_rarely(writer, node, [values[arg] for arg in node.args])
         else:
             values[node] = emit_scalar(writer, node, [values[arg] for arg in node.args])
     writer.ret(values[whole])

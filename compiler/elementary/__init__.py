@@ -10,7 +10,7 @@ from pierian.compiler.elementary.exp import exp, exp2, expm1
 from pierian.compiler.elementary.hyperbolic import sigmoid, tanh
 from pierian.compiler.elementary.log import log, log1p, log2
 from pierian.compiler.elementary.pow import power
-from pierian.compiler.elementary.trig import cos, sin
+from pierian.compiler.elementary.trig import cos, cos_huge, sin, sin_huge
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.scalar import Index, Scalar
@@ -22,6 +22,7 @@ def _rsqrt(x: Scalar) -> Scalar:
 
 EXPANSIONS: dict[str, Callable[..., Scalar]] = {
     "exp": exp, "exp2": exp2, "expm1": expm1, "log": log, "log1p": log1p, "log2": log2, "sin": sin, "cos": cos,
+    "sin_huge": sin_huge, "cos_huge": cos_huge,
     "tanh": tanh, "sigmoid": sigmoid, "erf": erf, "pow": power, "rsqrt": _rsqrt,
 }  # fmt: skip
 

@@ -25,7 +25,8 @@ Array = np.ndarray[Any, Any]
 _UNARY: dict[str, Callable[[Any], Any]] = {
     "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc,
     "round": np.rint, "not": np.invert, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log,
-    "log1p": np.log1p, "log2": np.log2, "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "erf": math.erf,
+    "log1p": np.log1p, "log2": np.log2, "sin": np.sin, "cos": np.cos, "sin_huge": np.sin,
+    "cos_huge": np.cos, "tanh": np.tanh, "erf": math.erf,
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "rsqrt": lambda x: 1 / np.sqrt(x),
 }  # fmt: skip
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
@@ -215,6 +216,8 @@ def _special(node: Scalar, args: list[Any]) -> Any:
     op, dtype = node.op, node.dtype
     if op == "select":
         return args[1] if args[0] else args[2]
+    if op == "rare":
+        return _UNARY[str(node.attribute)](args[1]) if args[0] else args[2]
     if op == "fma":
         return dtype.numpy.type(np.longdouble(args[0]) * np.longdouble(args[1]) + np.longdouble(args[2]))
     if op == "ldexp":

@@ -31,15 +31,16 @@ CASTS = ("convert", "bitcast")  # result type is the expression's; bitcast keeps
 LEAVES = ("const", "dim", "load", "reduced")
 # const: attribute is a Python bool/int/float. dim: attribute is a Dim (axes allowed), type int64.
 # load: attribute is (buffer name, indices). reduced: attribute is the name of a Reduce earlier in the kernel.
-HIGH = ("mulhi_u32", "ldexp", "exponent", "fraction", "lookup", "pick")
+HIGH = ("mulhi_u32", "ldexp", "exponent", "fraction", "lookup", "pick", "rare")
 # mulhi_u32: int32 x int32, the upper 32 bits of the unsigned product.
 # ldexp: x * 2^n for an integral float n within twice the range of normal exponents; rounded once.
 # exponent, fraction: e as a float, and m in [3/4, 3/2), of x = m 2^e for positive x, denormals included. At zero e is -inf, at
 # infinity inf, where x is negative (a negative zero is zero) or NaN it is NaN; m is anything there.
 # lookup: element number `index` (int64, in range) of a table of constants, the attribute.
+# rare(condition, x, y): where the condition is true, which is rare, the elementary function of x that the attribute names, else y.
 # pick: element number `index` (int32) modulo the length of a table of 16 or 32 constants, short enough for registers.
 ELEMENTARY = (
-    "exp", "exp2", "expm1", "log", "log1p", "log2", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "rsqrt",
+    "exp", "exp2", "expm1", "log", "log1p", "log2", "sin", "cos", "sin_huge", "cos_huge", "tanh", "sigmoid", "erf", "pow", "rsqrt",
 )  # fmt: skip
 
 PRIMITIVE = frozenset((*UNARY, *BINARY, *COMPARE, *TERNARY, *CASTS, *LEAVES, *HIGH))
@@ -144,6 +145,12 @@ def lookup(table: tuple[float, ...], index: Scalar, dtype: DType) -> Scalar:
 def pick(table: tuple[float, ...], index: Scalar, dtype: DType) -> Scalar:
     assert len(table) in (16, 32) and index.dtype is int32
     return scalar("pick", dtype, (index,), table)
+
+
+def rare(condition: Scalar, function: str, x: Scalar, otherwise: Scalar) -> Scalar:
+    """The function of x where the condition is true; most vectors have no such lane and go past its code."""
+    assert condition.dtype is bool_ and x.dtype is otherwise.dtype
+    return scalar("rare", x.dtype, (condition, x, otherwise), function)
 
 
 def convert(x: Scalar, dtype: DType) -> Scalar:
