@@ -148,6 +148,27 @@ def across_lanes(writer: FunctionWriter, combiner: str, dtype: DType, state: Sta
     return [writer.extract(part, 0) if part.type.startswith("<") else part for part in state]
 
 
+def across_each(writer: FunctionWriter, combiner: str, dtype: DType, vectors: Sequence[Value]) -> Value:
+    """`across_lanes` of some vectors, no more than they have lanes, as the first lanes of one: all halves go together."""
+    level, lanes = list(vectors), lanes_of(vectors[0].type)
+    width = lanes  # of what a vector holds of each of the first ones
+    while width > 1:
+        width //= 2
+        order = [group + lane for group in range(0, 2 * lanes, 2 * width) for lane in range(width)]
+        paired = []
+        for x, y in zip(level[::2], [*level[1::2], level[-1]], strict=False):
+            low = _shuffled(writer, x, y, order)
+            high = _shuffled(writer, x, y, [lane + width for lane in order])
+            paired += combine(writer, combiner, dtype, [low], [high])
+        level = paired
+    return level[0]
+
+
+def _shuffled(writer: FunctionWriter, x: Value, y: Value, order: Sequence[int]) -> Value:
+    lanes = ", ".join(f"i32 {lane}" for lane in order)
+    return writer.emit(f"shufflevector {x}, {y}, <{len(order)} x i32> <{lanes}>", x.type)
+
+
 def _half(writer: FunctionWriter, value: Value, first: int, lanes: int) -> Value:
     element = element_of(value.type)
     if lanes == 1:

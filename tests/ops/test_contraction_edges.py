@@ -109,6 +109,26 @@ def test_few_rows_against_a_large_matrix(left: tuple[int, ...], right: tuple[int
             np.testing.assert_array_equal(session.run(z, {x: a, y: b}), np.matmul(a * 2, b) + 1)
 
 
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 300, 100), (2, 1000, 129), (3, 37, 64), (5, 90, 4200), (8, 33, 70)])
+def test_few_rows_or_columns_along_their_sums(m: int, n: int, k: int) -> None:
+    """Whichever operand is the small one, and wherever both lie contiguously."""
+    rng = np.random.default_rng(n)
+    for dtype in ("float32", "float64", "int32"):
+        small, large = rng.integers(-4, 5, (2, m, k)).astype(dtype), rng.integers(-4, 5, (2, n, k)).astype(dtype)
+        wanted = 2 * small @ large.swapaxes(1, 2) + 1
+        graph = tf.Graph()
+        with graph.as_default():
+            x, y = tf.placeholder(dtype, small.shape, name="x"), tf.placeholder(dtype, large.shape, name="y")
+            u, v = tf.permute_dims(x, [0, 2, 1]), tf.permute_dims(y, [0, 2, 1])
+            one, two = tf.constant(1, dtype), tf.constant(2, dtype)
+            z = [tf.matmul(x * two, v) + one, tf.matmul(y * two, u) + one, tf.matmul(x[:1], v[:1]), tf.matmul(y, u[:1])]
+        with tf.Session(graph, threads=2) as session:
+            found = session.run(z, {x: small, y: large})
+        right = (wanted, wanted.swapaxes(1, 2), small[:1] @ large[:1].swapaxes(1, 2), large @ small[:1].swapaxes(1, 2))
+        for one_, other in zip(found, right, strict=True):
+            np.testing.assert_array_equal(one_, other)
+
+
 def _other_targets() -> dict[str, Target]:
     triple = host().triple
     return {
@@ -124,18 +144,22 @@ def test_other_instruction_sets(isa: str) -> None:
     """Code for less capable processors of this machine's kind is run; that for others is only made."""
     target = _other_targets()[isa]
     runs = platform.machine() in ("x86_64", "AMD64") and isa != "neon" and (isa != "avx2" or host().isa == "avx512")
-    for m, n, k, dtype in ((33, 47, 300, "float32"), (30, 70, 1700, "float64"), (2, 900, 600, "float32")):
+    for m, n, k, dtype in (
+        (33, 47, 300, "float32"), (30, 70, 1700, "float64"), (2, 900, 600, "float32"), (3, 50, 210, "float32"),
+    ):  # fmt: skip
         rng = np.random.default_rng(m)
         a, b = rng.integers(-4, 5, (m, k)).astype(dtype), rng.integers(-4, 5, (k, n)).astype(dtype)
         graph = tf.Graph()
         with graph.as_default():
             x, y = tf.placeholder(dtype, a.shape, name="a"), tf.placeholder(dtype, b.shape, name="b")
             z = tf.matmul(x, y)
-        compiled = compile_graph(graph, feeds=[x, y], fetches=[z], target=target)
+            t = tf.matmul(x, tf.permute_dims(tf.reshape(y, (n, k)), [1, 0]))
+        compiled = compile_graph(graph, feeds=[x, y], fetches=[z, t], target=target)
         if runs:
             found = Executable(compiled.image, compiled.program, 1).run((a, b))
             assert found is not None
             np.testing.assert_array_equal(found[0], a @ b)
+            np.testing.assert_array_equal(found[1], a @ b.reshape(n, k).T)
 
 
 CASES = {

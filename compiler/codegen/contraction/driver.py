@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pierian.compiler.codegen.abi import KernelCode, Phase
 from pierian.compiler.codegen.contraction.blocks import BlockEmitter
+from pierian.compiler.codegen.contraction.dots import emit_dots
 from pierian.compiler.codegen.contraction.rhs import RhsPacker
 from pierian.compiler.codegen.contraction.streams import emit_stream
 from pierian.compiler.codegen.contraction.winograd import emit_winograd
@@ -15,7 +16,8 @@ from pierian.compiler.elementary import expand_kernel
 from pierian.compiler.kernel.nodes import Kernel, Reduce
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import FEW_ROWS, Roles, Tiling, choose_tiling, classify
-from pierian.compiler.schedule.streams import choose_stream
+from pierian.compiler.schedule.few_rows import choose_few_rows
+from pierian.compiler.schedule.streams import Stream
 from pierian.compiler.schedule.winograd import Winograd, find_winograd
 from pierian.compiler.target.features import Target
 
@@ -33,10 +35,12 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
         return emit_winograd(kernel, name, winograd, target)
     kernel = collapse(kernel)
     roles = classify(kernel)
-    stream = choose_stream(roles, target)
-    if stream is not None:
-        expanded, roles = _expanded(kernel, roles)
-        return emit_stream(expanded, name, roles, stream, target.isa)
+    few = choose_few_rows(roles, target)
+    if few is not None:
+        expanded, roles = _expanded(kernel, few[0])
+        if isinstance(few[1], Stream):
+            return emit_stream(expanded, name, roles, few[1], target.isa)
+        return emit_dots(expanded, name, roles, few[1], target.isa)
     if 1 in (roles.m.extent, roles.n.extent, roles.depth):
         return emit_loop(replace(kernel, kind="loop"), name, target)  # bound by memory: nothing is used twice
     tiling = choose_tiling(roles, target)
@@ -66,6 +70,8 @@ def _expanded(kernel: Kernel, roles: Roles) -> tuple[Kernel, Roles]:
     expanded = expand_kernel(kernel)
     reduce = next(statement for statement in expanded.body if isinstance(statement, Reduce))
     lhs, rhs = reduce.value.args
+    if roles.lhs is roles.reduce.value.args[1] and roles.rhs is roles.reduce.value.args[0]:
+        lhs, rhs = rhs, lhs
     return expanded, replace(roles, reduce=reduce, lhs=lhs, rhs=rhs)
 
 

@@ -1,0 +1,28 @@
+"""Products of few rows or few columns: memory sets their pace, and the larger operand is read once where it lies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pierian.compiler.schedule.contraction import Roles
+from pierian.compiler.schedule.dots import Dots, choose_dots
+from pierian.compiler.schedule.streams import Stream, choose_stream
+from pierian.compiler.target.features import Target
+
+
+def choose_few_rows(roles: Roles, target: Target) -> tuple[Roles, Stream | Dots] | None:
+    """How such a product is computed, and the roles it has then: those of rows and columns may be exchanged. None for others."""
+    for turned in (roles, _exchanged(roles)):
+        found = choose_stream(turned, target) or choose_dots(turned, target)
+        if found is not None:
+            return turned, found
+    return None
+
+
+def _exchanged(roles: Roles) -> Roles:
+    """The same product with rows and columns, and so the operands, in each other's place."""
+    rhs_step = roles.lhs_steps[1] if roles.lhs_steps is not None and roles.lhs_steps[0] == 1 else None
+    return replace(
+        roles, lhs=roles.rhs, rhs=roles.lhs, m=roles.n, n=roles.m, rows_contiguous=not roles.columns_contiguous,
+        columns_contiguous=not roles.rows_contiguous, lhs_steps=None, rhs_step=rhs_step, rhs_batch=roles.batch,
+    )  # fmt: skip
