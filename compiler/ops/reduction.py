@@ -263,9 +263,9 @@ def logsumexp(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:
 
 @logsumexp.gradient
 def _logsumexp_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
-    x = node.inputs[0]
-    weights = b.exp(b.subtract(x, _restore(b, node.output, node)))
-    return (b.multiply(weights, _restore(b, dz, node)),)
+    """dz times softmax(x). Not exp(x - logsumexp(x)): the rounding of a large logarithm would be magnified."""
+    _, grown, total = exponentials(b, node.inputs[0], node.attributes["axis"])
+    return (b.multiply(grown, b.divide(_restore(b, dz, node), total)),)
 
 
 def exponentials(b: Any, x: Value, axis: tuple[int, ...]) -> tuple[Value, Value, Value]:
