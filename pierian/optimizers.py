@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -157,6 +158,13 @@ class SGD(Optimizer):
         return [(slot, speed), (variable, b.add(variable, speed))]
 
 
+def _one_less_power(b: Any, beta: float, count: Any) -> Any:
+    """1 - beta^count by the logarithm of beta, which is a constant: beta^count is near 1 in the first steps, and the difference
+    would keep few of its digits."""
+    logarithm = math.log(beta) if beta > 0 else -math.inf
+    return b.negative(b.expm1(b.multiply(count, b.constant(logarithm, "float32"))))
+
+
 class Adam(Optimizer):
     """Adam (Kingma and Ba, 2015) as in Keras 2: the bias correction is in the rate, epsilon is added to sqrt(v)."""
 
@@ -176,9 +184,7 @@ class Adam(Optimizer):
 
     def _shared(self, b: Any, step: Any) -> Any:
         count = b.cast(step, dtype="float32")
-        first = b.subtract(1.0, b.pow(b.constant(self.beta_1, "float32"), count))
-        second = b.subtract(1.0, b.pow(b.constant(self.beta_2, "float32"), count))
-        return b.divide(b.sqrt(second), first)
+        return b.divide(b.sqrt(_one_less_power(b, self.beta_2, count)), _one_less_power(b, self.beta_1, count))
 
     def _update(
         self, b: Any, gradient: Any, variable: Variable, slots: dict[str, Variable], shared: Any

@@ -28,32 +28,8 @@ QUICK = {"w01_tiny_step/const", "w01_tiny_step/feed", "w05_matmul/sq64", "w05_ma
 SLACK = 1.25
 """Sums of equal length cut at other places differ by this much."""
 ALLOWANCE = {
-    # Products: BLAS adds up a few hundred at a time; ours are one chain over the whole sum, or nearly.
-    "w05_matmul/sq512": 1.5,
-    "w05_matmul/sq1024": 1.8,
-    "w05_matmul/sq2048": 2.4,
-    "w05_matmul/m1_n4096_k4096": 3.0,
-    "w05_matmul/m1_n4096_k4096_constB": 3.0,
-    "w05_matmul/m8_n1024_k1024": 1.8,
-    "w05_matmul/m8_n1024_k1024_constB": 1.8,
-    "w05_matmul/m8_n1024_k1024_gradient": 2.0,
-    "w05_matmul/m32_n768_k3072": 2.8,
-    "w05_matmul/m32_n768_k3072_constB": 2.8,
-    "w05_matmul/f64_512": 1.5,
-    "w10_transformer/forward": 2.2,
-    "w10_transformer/gradients": 1.6,
-    "w11_lstm/forward_backward": 4.1,
-    "w15_conv/3x3_64_64_56": 1.5,
-    "w15_conv/3x3_512_512_7": 4.0,
-    "w15_conv/3x3_64_64_56_gradient": 4.0,
-    "w15_conv/1x1_256_64_56_gradient": 3.2,
-    "w15_conv/7x7s2_3_64_224_gradient": 15.0,
-    "w15_conv/dw3x3_96_112_gradient": 12.0,
-    "w15_conv/3x3_512_512_7_gradient": 4.0,
-    # NumPy adds in pairs above 128 elements; ours are as many chains as there are lanes in a few registers.
-    "w04_reduce/sum_axis1": 1.7,
-    # exp(x - logsumexp) rounds its argument; the reference divides exponentials.
-    "w03_norm/logsumexp_gradient": 3.5,
+    # Each element is a sum of 784 products, in chains of 256. The reference adds 64 at a time, and often fewer.
+    "w15_conv/7x7s2_3_64_224_gradient": 1.6,
 }
 """How many times NumPy's error we have where that is more than the slack: to become smaller, never larger."""
 

@@ -20,6 +20,9 @@ GRAIN = 16384
 LIGHT_WORK = 16
 # Elements in one block of a reduction that is cut up because it has too few outer points to share out.
 BLOCK = 32768
+# Additions one after the other in each lane of a row's sum; longer sums are sums of such stretches. With 32 the error stays within a
+# quarter of NumPy's, which adds in pairs from 16 on; a stretch costs some ten instructions beside at least 32 vectors.
+STRETCH = 32
 # Outer points below which a long reduction is cut into blocks.
 FEW_OUTER = 16
 # Long rows are read ROWS at a time in stripes of so many columns, sums waiting in the first cache: memory is fastest when few

@@ -10,11 +10,12 @@ from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.loops.plan import (
     GRAIN,
+    STRETCH,
     Plan,
 )
 from pierian.compiler.codegen.streaming import streamed_buffers, write_both_ways
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, i64, is_literal, like
-from pierian.compiler.dim import floordiv, maximum, product
+from pierian.compiler.dim import Dim, floordiv, maximum, product
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Statement, Store
@@ -191,7 +192,8 @@ class RowEmitter:
         carried: list[Value],
         unroll: int,
     ) -> list[Value]:
-        """The last inner axis in vectors: unrolled whole ones, then masked single ones into the first states."""
+        """The last inner axis in vectors: unrolled whole ones, then masked single ones into the first states. Long sums of floats
+        are sums of stretches: shorter chains of additions lose less to rounding."""
         writer, lanes = scope.writer, scope.frame.lanes
         scope.hoist([s.value for s in group], [axis.name for axis in axes])
         width = lanes * unroll
@@ -203,16 +205,31 @@ class RowEmitter:
             inside.vector_axes = inside.vector_axes | {axis.name for axis in axes}
             return inside
 
-        with writer.loop(low, middle, width, carried) as loop:
-            scopes = [scope_at(writer.add(loop.index, i64(lanes * k))) for k in range(unroll)]
-            step = writer.op("lshr", writer.sub(loop.index, low), i64(width.bit_length() - 1))
-            loop.next = self._row_step(scopes, group, reduces, loop.carried, step)
+        def whole(begin: Value, end: Value, entering: list[Value]) -> list[Value]:
+            with writer.loop(begin, end, width, entering) as loop:
+                scopes = [scope_at(writer.add(loop.index, i64(lanes * k))) for k in range(unroll)]
+                step = writer.op("lshr", writer.sub(loop.index, low), i64(width.bit_length() - 1))
+                loop.next = self._row_step(scopes, group, reduces, loop.carried, step)
+            return loop.results
+
+        if _in_stretches(reduces, axes[0].extent, width):
+            starts = [part for _ in range(unroll) for r in reduces for part in self._start(r, lanes)]
+            kinds = [r for _ in range(unroll) for r in reduces]
+            with writer.loop(low, middle, STRETCH * width, carried) as loop:
+                end = writer.minimum(writer.add(loop.index, i64(STRETCH * width)), middle)
+                loop.next = [
+                    combine.combine(writer, r.combiner, r.value.dtype, [before], [part])[0]
+                    for r, before, part in zip(kinds, loop.carried, whole(loop.index, end, starts), strict=True)
+                ]
+            so_far = loop.results
+        else:
+            so_far = whole(low, middle, carried)
         # What is left over goes into the first states; positions are counted anew, in states of their own.
         positions = [r for r in reduces if r.combiner.startswith("arg")]
         behind = [part for r in positions for part in self._start(r, lanes)]
         if middle.text == high.text:
-            return loop.results + behind
-        first, rest = loop.results[:each], loop.results[each:]
+            return so_far + behind
+        first, rest = so_far[:each], so_far[each:]
         parts = iter(first)
         pairs = [(r, [next(parts) for _ in self._start(r, lanes)]) for r in reduces]
         entering = [p for r, state in pairs for p in (self._start(r, lanes) if r in positions else state)]
@@ -268,6 +285,13 @@ class RowEmitter:
     def _define(self, scope: Scope, reduce: Reduce, state: State) -> None:
         dtype = combine.result_dtype(reduce.combiner, reduce.value.dtype)
         scope.define(ir.reduced(reduce.name, dtype), combine.result(reduce.combiner, state))
+
+
+def _in_stretches(reduces: Sequence[Reduce], extent: Dim, width: int) -> bool:
+    """True for reductions with sums of floats, over rows that are not known to be short."""
+    sums = any(r.combiner == "sum" and r.value.dtype.is_float for r in reduces)
+    plain = not any(r.combiner.startswith("arg") for r in reduces)
+    return sums and plain and not (isinstance(extent, int) and extent <= STRETCH * width)
 
 
 def _whole_end(writer: FunctionWriter, low: Value, high: Value, width: int) -> Value:

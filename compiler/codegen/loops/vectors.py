@@ -123,7 +123,8 @@ class VectorEmitter(StripeEmitter):
         reduces: Sequence[Reduce],
         span: tuple[Value, Value] | None,
     ) -> list[list[State]]:
-        """Reductions walked point by point over their inner axes; `span` cuts the slowest of them."""
+        """Reductions walked point by point over their inner axes; `span` cuts the slowest of them. Sums of floats over several axes
+        are sums of sums over the fastest: shorter chains of additions lose less to rounding."""
         writer = outer.writer
         lanes = self.plan.lanes
         points = product([axis.extent for axis in reduces[0].axes])
@@ -136,6 +137,7 @@ class VectorEmitter(StripeEmitter):
             return combine.start(reduce.combiner, dtype, lanes, combine.number_type(dtype, fits))
 
         starts = [part for _ in scopes for r in reduces for part in start(r)]
+        sums = all(r.combiner == "sum" and r.value.dtype.is_float for r in reduces)
         unrolled = span is None and isinstance(points, int) and points * len(scopes) <= UNROLLED
 
         def nest(depth: int, inside: list[Scope], carried: list[Value]) -> list[Value]:
@@ -149,10 +151,13 @@ class VectorEmitter(StripeEmitter):
                     carried = nest(depth + 1, [Scope(s.frame, s, values) for s in inside], carried)
                 return carried
             low, high = (i64(0), outer.dim(extent)) if depth or span is None else span
-            with writer.loop(low, high, 1, carried) as loop:
+            afresh = sums and 0 < depth == len(reduces[0].axes) - 1
+            with writer.loop(low, high, 1, starts if afresh else carried) as loop:
                 values = {axis.name: loop.index for axis in axes}
                 loop.next = nest(depth + 1, [Scope(s.frame, s, values) for s in inside], loop.carried)
-            return loop.results
+            if not afresh:
+                return loop.results
+            return [writer.op("fadd", before, part) for before, part in zip(carried, loop.results, strict=True)]
 
         def placed(reduce: Reduce, state: State) -> State:
             if not reduce.combiner.startswith("arg"):
