@@ -292,6 +292,8 @@ def pays(chain: Chain) -> bool:
     columns, itemsize = chain.column.extent, dtype.itemsize
     if str(dtype) not in VANISHED or chain.weight.dtype is not dtype or chain.values.value.dtype is not dtype:
         return False
+    if any(isinstance(statement, Reduce) and statement.value.dtype is not dtype for statement in chain.rows):
+        return False
     if any(not isinstance(size, int) or not 1 < size <= DEPTH for size in (chain.first.depth, chain.second.n.extent)):
         return False
     if chain.m.extent == 1 or columns == 0:

@@ -35,7 +35,11 @@ from pierian.compiler.schedule.chains import (
     plan_passes,
 )
 from pierian.compiler.schedule.contraction import Roles
+from pierian.compiler.schedule.rows import groups
 from pierian.compiler.target.features import Target
+
+# Rows that are walked pass by pass together: their scores stay in the first-level cache.
+NEAR_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,6 @@ class ChainEmitter:
         self.passes = plan_passes(chain)
         self.masked = chain.softmax.masked if chain.softmax is not None and blocks.online else None
         self.open = plan_passes(chain, open_only=True) if self.masked is not None else None
-        self.faded = constant(1, self.dtype.llvm)  # by how much earlier sums of the row at hand shrink
         self._expand()
         n = chain.second.n.extent
         assert isinstance(n, int)
@@ -83,7 +86,8 @@ class ChainEmitter:
         self.before, self.now = before, now
 
     def _lay_out(self) -> None:
-        """Scratch memory: packed rows of lhs, scores, sums of the second product, and two numbers for each row."""
+        """Scratch memory: packed rows of lhs, scores, sums of the second product, and some numbers for each row: what is carried
+        over blocks, and the results of reductions."""
         b, depth = self.blocks, self.chain.first.depth
         assert isinstance(depth, int)
         size = self.dtype.itemsize
@@ -93,7 +97,9 @@ class ChainEmitter:
         else:
             self.row_step, self.depth_step = 1, -(-b.rows // b.lanes) * b.lanes + b.lanes
             packed = depth * self.depth_step
-        sizes = [packed, b.rows * b.stride, b.rows * self.panels * b.nv, b.rows, b.rows]
+        self.reduces = [statement.name for statement in self.passes.body if isinstance(statement, Reduce)]
+        numbers = [b.rows] * (2 + len(self.reduces))
+        sizes = [packed, b.rows * b.stride, b.rows * self.panels * b.nv, *numbers]
         self.offsets = [0]
         for elements in sizes:
             self.offsets.append(self.offsets[-1] + -(-elements * size // 64) * 64)
@@ -133,9 +139,10 @@ class ChainEmitter:
             scope.dim(size)
         scratch = w.arg("scratch")
         self.waiting = w.alloca(self.dtype.llvm, b.mr * b.nr)
-        self.lhs, self.scores, self.sums, self.peaks, self.totals = (
+        self.lhs, self.scores, self.sums, self.peaks, self.fades, *found = (
             w.gep(scratch, "i8", i64(offset)) for offset in self.offsets[:-1]
         )
+        self.results_of = dict(zip(self.reduces, found, strict=True))
         sizes = [scope.dim(self._panel_elements(r, nr)) for r, nr in ((c.first, b.nr), (c.second, b.nv))]
         values = w.gep(self.frame.parameters.shared, "i8", scope.dim(self.offset))
         row_blocks, height = scope.dim(ceildiv(c.m.extent, b.rows)), scope.dim(c.m.extent)
@@ -219,13 +226,14 @@ class ChainEmitter:
                     self._block(rows, start, end, is_open)
 
     def _clear(self) -> None:
+        assert self.chain.softmax is not None
         w, b, kind = self.writer, self.blocks, self.dtype.llvm
         zero, lowest = constant(0, kind, b.lanes), constant(float("-inf"), kind)
         with w.loop(i64(0), i64(b.rows * self.panels * b.nv), b.lanes) as place:
             w.store(zero, w.gep(self.sums, kind, place.index), self.dtype.itemsize)
         with w.loop(i64(0), i64(b.rows)) as row:
-            w.store(lowest, w.gep(self.peaks, kind, row.index), self.dtype.itemsize)
-            w.store(constant(0, kind), w.gep(self.totals, kind, row.index), self.dtype.itemsize)
+            self._put(self.peaks, row.index, lowest)
+            self._put(self.results_of[self.chain.softmax.total.name], row.index, constant(0, kind))
 
     def _everywhere(self, rows: _Rows, start: Value, end: Value, holds: bool) -> Value:
         """Whether the mask's comparison holds, or does not, at all places of a block: it is linear, so corners say."""
@@ -251,7 +259,7 @@ class ChainEmitter:
         number = rows.scope.get(self.masked.number)
         limit = constant(VANISHED[str(self.dtype)], kind)
         with w.loop(i64(0), rows.height, 1, [FALSE]) as row:
-            peak = w.load(w.gep(self.peaks, kind, row.index), kind, self.dtype.itemsize)
+            peak = self._get(self.peaks, row.index)
             far = w.cmp("fcmp ogt", w.op("fsub", peak, number), limit)
             row.next = [w.op("or", row.carried[0], w.op("xor", far, TRUE))]
         return row.results[0]
@@ -350,19 +358,34 @@ class ChainEmitter:
         w.start(done)
 
     def _row_passes(self, rows: _Rows, body: tuple[Statement, ...], start: Value, end: Value) -> None:
-        w, b, kind = self.writer, self.blocks, self.dtype.llvm
+        """Pass after pass over a few rows at a time: while one row's lanes are put together the next one is walked."""
+        w, kind = self.writer, self.dtype.llvm
         kept = frozenset({self.chain.scores.buffer, SCORE_KEPT, WEIGHT_KEPT})
-        with w.loop(i64(0), rows.height) as row:
-            line = Scope(self.frame, rows.scope, {self.chain.m.name: w.add(rows.first, row.index)})
+        passes = RowPasses(self.chain.column, kept)
+        with w.loop(i64(0), rows.height, NEAR_ROWS) as near:
+            last = w.minimum(w.add(near.index, i64(NEAR_ROWS)), rows.height)
+            for group in groups(body):
+                with w.loop(near.index, last) as row:
+                    line = self._line(rows, group, row.index)
+                    address = w.gep(self.scores, kind, w.mul(row.index, i64(self.blocks.stride)))
+                    for reduce, value in passes.write(line, group, address, start, end):
+                        seen = self._carried(line, reduce, value, row.index) if self.blocks.online else value
+                        self._put(self.results_of[reduce.name], row.index, seen)
 
-            def adjust(scope: Scope, reduce: Reduce, value: Value, row: Value = row.index) -> Value:
-                return self._carried(scope, reduce, value, row) if b.online else value
+    def _line(self, rows: _Rows, group: list[Statement], row: Value) -> Scope:
+        """The scope of a row, in which earlier passes' results are known where they are needed."""
+        line = Scope(self.frame, rows.scope, {self.chain.m.name: self.writer.add(rows.first, row)})
+        for node in ir.postorder([statement.value for statement in group]):
+            if node.op == "reduced":
+                line.define(node, self._get(self.results_of[str(node.attribute)], row))
+        return line
 
-            address = w.gep(self.scores, kind, w.mul(row.index, i64(b.stride)))
-            RowPasses(self.chain.column, kept, adjust).write(line, body, address, start, end)
-            if self.passes.divisor is not None and not b.online:
-                total = line.get(self.passes.divisor)
-                w.store(total, w.gep(self.totals, kind, row.index), self.dtype.itemsize)
+    def _get(self, numbers: Value, row: Value) -> Value:
+        """One of the numbers that a block keeps for each row."""
+        return self.writer.load(self.writer.gep(numbers, self.dtype.llvm, row), self.dtype.llvm, self.dtype.itemsize)
+
+    def _put(self, numbers: Value, row: Value, value: Value) -> None:
+        self.writer.store(value, self.writer.gep(numbers, self.dtype.llvm, row), self.dtype.itemsize)
 
     def _carried(self, scope: Scope, reduce: Reduce, value: Value, row: Value) -> Value:
         """A block's largest score, or sum of weights, joined to what earlier blocks gave; sums of both products fade when a larger
@@ -370,22 +393,21 @@ class ChainEmitter:
         w, kind, size = self.writer, self.dtype.llvm, self.dtype.itemsize
         softmax = self.chain.softmax
         assert softmax is not None
-        place = w.gep(self.peaks if reduce.name == softmax.peak.name else self.totals, kind, row)
-        earlier = w.load(place, kind, size)
         if reduce.name == softmax.total.name:
-            total = w.op("fadd", w.op("fmul", earlier, self.faded), value)
-            w.store(total, place, size)
-            return total
+            earlier = self._get(self.results_of[reduce.name], row)
+            return w.op("fadd", w.op("fmul", earlier, self._get(self.fades, row)), value)
+        earlier = self._get(self.peaks, row)
         (peak,) = combine(w, "max", self.dtype, [earlier], [value])
-        w.store(peak, place, size)
+        self._put(self.peaks, row, peak)
         empty = w.cmp("fcmp oeq", peak, constant(float("-inf"), kind))
         origin = w.select(empty, constant(0, kind), peak)
         inside = Scope(self.frame, scope)
         inside.define(self.before, earlier)
         inside.define(self.now, origin)
-        self.faded = inside.get(self.fade)
-        with w.when(w.cmp("fcmp une", self.faded, constant(1, kind))):
-            factor = w.splat(self.faded, self.blocks.lanes)
+        faded = inside.get(self.fade)
+        self._put(self.fades, row, faded)
+        with w.when(w.cmp("fcmp une", faded, constant(1, kind))):
+            factor = w.splat(faded, self.blocks.lanes)
             for panel in range(self.panels):
                 for offset in range(0, self.blocks.nv, self.blocks.lanes):
                     at = w.gep(self._sum_address(i64(panel), row), kind, i64(offset))
@@ -403,7 +425,7 @@ class ChainEmitter:
             line = Scope(self.frame, rows.scope, {c.m.name: w.add(rows.first, row.index)})
             by = None
             if self.passes.divisor is not None:
-                total = w.load(w.gep(self.totals, kind, row.index), kind, self.dtype.itemsize)
+                total = self._get(self.results_of[str(self.passes.divisor.attribute)], row.index)
                 if not isinstance(c.column.extent, int):  # no columns give a sum of no products: zero
                     none = w.cmp("icmp eq", self.outermost.dim(c.column.extent), i64(0))
                     total = w.select(none, constant(1, kind), total)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.evaluate import Scope
 from pierian.compiler.codegen.writer import Value, i64, is_literal, vector
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Reduce, Statement, Store
-from pierian.compiler.schedule.rows import cost, groups
+from pierian.compiler.schedule.rows import cost
 
 # Operations of a pass up to which four vectors are under way at a time; heavier ones take two.
-LIGHT = 24
-
-# Given a scope and the result of a reduction: what the statements behind it shall see.
-Adjust = Callable[[Scope, Reduce, Value], Value]
+LIGHT = 40
 
 
 class RowPasses:
@@ -24,25 +21,24 @@ class RowPasses:
     Args:
         column: the axis of columns.
         kept: names under which the row itself is read and written.
-        adjust: what becomes of the results of reductions.
     """
 
-    def __init__(self, column: Axis, kept: frozenset[str], adjust: Adjust) -> None:
+    def __init__(self, column: Axis, kept: frozenset[str]) -> None:
         self.column = column
         self.kept = kept
-        self.adjust = adjust
 
-    def write(self, scope: Scope, body: Sequence[Statement], row: Value, begin: Value, end: Value) -> None:
-        """All statements for the columns [begin, end), whose scores begin at the address `row`."""
-        for group in groups(body):
-            if not group[0].axes:
-                for statement in group:
-                    assert isinstance(statement, Store)
-                    scope.store(statement.buffer, statement.indices, statement.value)
-                continue
-            reduces = [statement for statement in group if isinstance(statement, Reduce)]
-            for reduce, state in zip(reduces, self._pass(scope, group, reduces, row, begin, end), strict=True):
-                scope.define(ir.reduced(reduce.name, reduce.value.dtype), self.adjust(scope, reduce, state))
+    def write(
+        self, scope: Scope, group: Sequence[Statement], row: Value, begin: Value, end: Value
+    ) -> list[tuple[Reduce, Value]]:
+        """Statements that share a pass, for the columns [begin, end), whose scores begin at the address `row`; what the reductions
+        among them give."""
+        if not group[0].axes:
+            for statement in group:
+                assert isinstance(statement, Store)
+                scope.store(statement.buffer, statement.indices, statement.value)
+            return []
+        reduces = [statement for statement in group if isinstance(statement, Reduce)]
+        return list(zip(reduces, self._pass(scope, group, reduces, row, begin, end), strict=True))
 
     def _pass(
         self, scope: Scope, group: Sequence[Statement], reduces: Sequence[Reduce], row: Value, begin: Value, end: Value
