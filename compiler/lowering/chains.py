@@ -22,7 +22,7 @@ from pierian.compiler.kernel.program import Branch, Launch, Loop, Program, Step,
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.lowering.kernel import Renamer, canonical_launch
 from pierian.compiler.lowering.record import Record
-from pierian.compiler.schedule.chains import pays, take_apart
+from pierian.compiler.schedule.chains import refusal, take_apart
 from pierian.compiler.schedule.rows import rename_axes, replace_expression
 
 # Names of the arrays between the products, and of the axes that are no outer axes of the second product.
@@ -123,7 +123,13 @@ class _Joiner:
             if first is None or self.users[name] != 2:
                 continue
             joined = _join(_Part.of(steps[first]), rows, values, name, self.users[ir.load_parts(weights)[0]] > 2)  # type: ignore[arg-type]
-            if joined is not None and self._may_wait(steps, (first, middle), position):
+            if joined is None or not self._may_wait(steps, (first, middle), position):
+                continue
+            chain = take_apart(joined.kernel)
+            reason = "its rows are not walked column by column" if chain is None else refusal(chain)
+            if reason:
+                self._refuse(steps[middle], reason)
+            else:
                 self._note(joined, [steps[first], steps[middle], step])
                 return joined, {first, middle}
         return None
@@ -151,6 +157,12 @@ class _Joiner:
                 return False
         return True
 
+    def _refuse(self, rows: Step, reason: str) -> None:
+        """Note why what is between two products lies in memory."""
+        cluster = self.record.clusters.get(id(rows))
+        for value in cluster.stores if cluster is not None else ():
+            self.record.refusals[value.node] = reason
+
     def _note(self, launch: Launch, parts: Sequence[Step]) -> None:
         clusters = [found for part in parts if (found := self.record.clusters.get(id(part))) is not None]
         if len(clusters) < len(parts):
@@ -176,7 +188,7 @@ def _written(steps: Sequence[Step]) -> list[str]:
 
 
 def _join(first: _Part, rows: _Part, values: _Part, scores: str, keep: bool) -> Launch | None:
-    """The chain of a product, the work on its rows, and a second product; None where they do not fit or it would not pay.
+    """The chain of a product, the work on its rows, and a second product; None where they do not fit together.
 
     Args:
         scores: the buffer between the first product and the rows.
@@ -215,8 +227,7 @@ def _join(first: _Part, rows: _Part, values: _Part, scores: str, keep: bool) -> 
     used = _parameters(statements, {**first.buffers, **rows.buffers, **values.buffers})
     label = "+".join(part.launch.label for part in (first, rows, values))[:120]
     launch = canonical_launch("chain", used, outer, statements, 0, label, values.launch.location, local)
-    chain = take_apart(launch.kernel)
-    return launch if chain is not None and pays(chain) else None
+    return launch
 
 
 def _row_names(rows: _Part, values: _Part, product: Reduce) -> dict[str, Dim] | None:

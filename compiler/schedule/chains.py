@@ -34,6 +34,9 @@ BLOCK_BYTES = 1 << 18
 WHOLE_BYTES = 1 << 19
 # Rows of a register tile, at most.
 TILE_ROWS = 14
+# Tiles in a block of rows, at most: operands that are walked for so many rows come fast enough from the last cache, and more rows
+# would share fewer masked blocks.
+TILES = 9
 # Bytes of a score matrix from which it leaves the second-level cache: smaller ones cost next to nothing between kernels.
 NEAR_BYTES = 1 << 18
 # Tasks that are enough for several threads.
@@ -282,27 +285,31 @@ def _position(node: Scalar) -> Dim | None:
 # --- choices ----------------------------------------------------------------------------------------------------------
 
 
-def pays(chain: Chain) -> bool:
-    """Whether one kernel is better than three that hand each other the score matrix: it would leave the nearest caches, blocks of
-    rows fit them with all their operands, and rows that have to be whole are not too long for that.
+def refusal(chain: Chain) -> str:
+    """Why three kernels that hand each other the matrix of scores are better than one; empty where one is.
 
-    Traffic between kernels is four times the matrix; nothing is computed twice.
+    One saves four times the matrix in traffic, and its memory, and computes nothing twice: it pays where the matrix would leave the
+    nearest caches, if blocks of rows fit them with all their operands, and rows that have to be whole are not too long for that.
     """
     dtype = chain.scores.value.dtype
     columns, itemsize = chain.column.extent, dtype.itemsize
-    if str(dtype) not in VANISHED or chain.weight.dtype is not dtype or chain.values.value.dtype is not dtype:
-        return False
-    if any(isinstance(statement, Reduce) and statement.value.dtype is not dtype for statement in chain.rows):
-        return False
+    kinds = [
+        chain.weight.dtype,
+        chain.values.value.dtype,
+        *(s.value.dtype for s in chain.rows if isinstance(s, Reduce)),
+    ]
+    if str(dtype) not in VANISHED or any(kind is not dtype for kind in kinds):
+        return "rows between two products are worked on in place only in float32 or float64 throughout"
     if any(not isinstance(size, int) or not 1 < size <= DEPTH for size in (chain.first.depth, chain.second.n.extent)):
-        return False
+        return f"a block of rows stays near only with 2 to {DEPTH} products in a score and columns of values"
     if chain.m.extent == 1 or columns == 0:
-        return False
-    needs_rows = chain.softmax is None
-    if needs_rows and (not isinstance(columns, int) or columns * TILE_ROWS * itemsize > WHOLE_BYTES):
-        return False
+        return "a single row of scores is no matrix"
+    if chain.softmax is None and (not isinstance(columns, int) or columns * TILE_ROWS * itemsize > WHOLE_BYTES):
+        return f"work that is not a softmax alone needs whole rows, and {columns} columns are too long for that"
     elements = product([axis.extent for axis in (*chain.kernel.axes, chain.column)])
-    return not isinstance(elements, int) or elements * itemsize > NEAR_BYTES
+    if isinstance(elements, int) and elements * itemsize <= NEAR_BYTES:
+        return f"the scores stay near: {elements * itemsize} bytes"
+    return ""
 
 
 def choose_blocks(chain: Chain, target: Target) -> Blocks:
@@ -325,7 +332,7 @@ def choose_blocks(chain: Chain, target: Target) -> Blocks:
             width = MASKED_COLUMNS
         if isinstance(columns, int):
             width = -(-(-(-columns // -(-columns // width))) // nr) * nr
-    rows = _row_tiles(chain, max(1, limit // (width * dtype.itemsize * mr)), mr) * mr
+    rows = _row_tiles(chain, max(1, min(TILES, limit // (width * dtype.itemsize * mr))), mr) * mr
     online = not (isinstance(columns, int) and columns <= width)
     size = columns * (chain.first.depth + n) * dtype.itemsize
     near = isinstance(size, int) and size <= target.l2 // 2

@@ -46,6 +46,14 @@ def _first_rows_empty(m: Any, s: Any, bias: Any) -> Any:
     return m.where(i - j >= 5, s, np.float32(-1e9))
 
 
+def _window(m: Any, s: Any, bias: Any) -> Any:
+    """Columns long before the row are masked."""
+    n = s.shape[-1]
+    i, j = (np.arange(n)[:, None], np.arange(n)[None, :]) if m is np else (
+        tf.expand_dims(tf.arange(n), 1), tf.expand_dims(tf.arange(n), 0))  # fmt: skip
+    return m.where(i - j > 100, np.float32(-1e9), s)
+
+
 def _biased(m: Any, s: Any, bias: Any) -> Any:
     return s * 0.125 + bias
 
@@ -111,6 +119,7 @@ CASES: dict[str, tuple[tuple[int, int, int, int, int], Work, Any, str]] = {
     "causal_infinite": ((1, 1, 1300, 1300, 8), _causal(float("-inf")), _softmax, "float32"),
     "near_mask": ((1, 1, 700, 700, 8), _causal(-3.0), _softmax, "float32"),
     "first_rows_empty": ((1, 1, 800, 800, 8), _first_rows_empty, _softmax, "float32"),
+    "window": ((2, 1, 900, 900, 8), _window, _softmax, "float32"),
     "float64": ((1, 2, 150, 700, 20), _biased, _softmax, "float64"),
     "squares": ((1, 3, 200, 301, 16), _scaled, _squares, "float32"),
     "long_squares": ((1, 1, 50, 2000, 16), _scaled, _squares, "float32"),
@@ -189,6 +198,7 @@ def test_heads_inside_a_row_and_heads_that_share_keys() -> None:
 def test_products_stay_apart_where_a_chain_would_not_pay_or_somebody_needs_the_scores() -> None:
     graph, _, _ = attention((1, 2, 32, 32, 8), _scaled)
     assert "chain" not in kinds(graph), "so few scores stay near"
+    assert "the scores stay near: 8192 bytes" in plan_graph(graph).record.refusals.values()
     graph, _, _ = attention((1, 1, 200, 700, 600), _scaled)
     assert "chain" not in kinds(graph), "operands of a block of rows do not stay near"
     graph, _, _ = attention((1, 1, 50, 200_000, 8), _scaled, _squares)

@@ -219,8 +219,9 @@ class ChainEmitter:
                 end = w.minimum(w.add(start, i64(b.columns)), columns)
                 now, is_open = TRUE, FALSE
                 if self.masked is not None:
-                    covered = self._everywhere(rows, start, end, self.masked.holds)
-                    now = w.select(late, w.op("and", covered, needed), w.op("xor", covered, TRUE))
+                    cut = self._masked_from(rows, start, end)
+                    start, end = w.select(late, cut, start), w.select(late, end, cut)
+                    now = w.op("and", w.cmp("icmp slt", start, end), w.op("or", needed, w.op("xor", late, TRUE)))
                     is_open = self._everywhere(rows, start, end, not self.masked.holds)
                 with w.when(now):
                     self._block(rows, start, end, is_open)
@@ -234,6 +235,25 @@ class ChainEmitter:
         with w.loop(i64(0), i64(b.rows)) as row:
             self._put(self.peaks, row.index, lowest)
             self._put(self.results_of[self.chain.softmax.total.name], row.index, constant(0, kind))
+
+    def _masked_from(self, rows: _Rows, start: Value, end: Value) -> Value:
+        """The column of a block from which on all rows are masked, at a panel's edge; where that does not follow from the
+        comparison, its first column if all of it is masked, else its end."""
+        w, masked, nr = self.writer, self.masked, self.blocks.nr
+        assert masked is not None
+        column, m = self.chain.column.name, self.chain.m.name
+        if coefficient(masked.difference, column) != (1 if masked.holds else -1):
+            return w.select(self._everywhere(rows, start, end, masked.holds), start, end)
+        step = coefficient(masked.difference, m)
+        assert isinstance(step, int)
+        last = w.sub(w.add(rows.first, rows.height), i64(1))
+        corner = {column: i64(0), m: rows.first if (step > 0) == masked.holds else last}
+        rest = Scope(self.frame, rows.scope, corner).dim(masked.difference)
+        limit = 0 if masked.strict else -1
+        first = w.sub(i64(limit + 1), rest) if masked.holds else w.sub(rest, i64(limit))
+        inside = w.intrinsic("llvm.smax", w.sub(first, start), i64(0))
+        panels = w.op("sdiv", w.add(inside, i64(nr - 1)), i64(nr))
+        return w.minimum(w.add(start, w.mul(panels, i64(nr))), end)
 
     def _everywhere(self, rows: _Rows, start: Value, end: Value, holds: bool) -> Value:
         """Whether the mask's comparison holds, or does not, at all places of a block: it is linear, so corners say."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pierian.compiler.codegen.abi import KernelCode, Phase
 from pierian.compiler.codegen.chains.blocks import ChainEmitter
 from pierian.compiler.codegen.contraction.rhs import RhsPacker
-from pierian.compiler.dim import ceildiv
+from pierian.compiler.dim import ceildiv, product
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.schedule.chains import Blocks, Chain, chain_length, choose_blocks, take_apart
@@ -59,10 +59,11 @@ def _note(chain: Chain, blocks: Blocks) -> str:
     """The choices, for people."""
     b = blocks
     columns, n, depth = chain.column.extent, chain.second.n.extent, chain.first.depth
+    scores = product([axis.extent for axis in (*chain.kernel.axes, chain.column)])
     how = "whole rows" if not b.online else f"softmax carried over blocks of {b.columns}"
     if b.online and chain.softmax is not None and chain.softmax.masked is not None:
         how += ", masked blocks left out"
     return (
         f"chain {chain.m.extent} x {columns} x {depth}, then {chain.m.extent} x {n} x {columns}, tile {b.mr} x {b.nr}, "
-        f"{b.rows} rows of scores at a time, {how}; no matrix of scores in memory"
+        f"{b.rows} rows of scores at a time, {how}; no matrix of {scores} scores in memory"
     )
