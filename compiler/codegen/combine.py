@@ -13,6 +13,9 @@ from pierian.compiler.kernel.scalar import scalar
 # A running result: one value, or for argmax/argmin the extreme value and its position (int64).
 State = list[Value]
 
+# Bytes of the blocks of registers within which shuffles are cheapest: the smallest vector registers.
+SHUFFLED_BYTES = 16
+
 _OPERATION = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
 
 
@@ -149,18 +152,27 @@ def across_lanes(writer: FunctionWriter, combiner: str, dtype: DType, state: Sta
 
 
 def across_each(writer: FunctionWriter, combiner: str, dtype: DType, vectors: Sequence[Value]) -> Value:
-    """`across_lanes` of some vectors, no more than they have lanes, as the first lanes of one: all halves go together."""
+    """`across_lanes` of some vectors, no more than they have lanes, as the first lanes of one.
+
+    Each round halves the vectors, and the lanes that a result is spread over: first inside blocks of registers within which shuffles
+    are cheapest, [x0 x1 x2 x3], [y0 y1 y2 y3] -> [x0+x2 y0+y2 x1+x3 y1+y3] and so on, then even and odd blocks.
+    """
     level, lanes = list(vectors), lanes_of(vectors[0].type)
-    width = lanes  # of what a vector holds of each of the first ones
-    while width > 1:
-        width //= 2
-        order = [group + lane for group in range(0, 2 * lanes, 2 * width) for lane in range(width)]
-        paired = []
-        for x, y in zip(level[::2], [*level[1::2], level[-1]], strict=False):
-            low = _shuffled(writer, x, y, order)
-            high = _shuffled(writer, x, y, [lane + width for lane in order])
-            paired += combine(writer, combiner, dtype, [low], [high])
-        level = paired
+    block = min(lanes, max(1, SHUFFLED_BYTES // dtype.itemsize))
+    rounds = []
+    for width in (1 << i for i in range(block.bit_length() - 1)):
+        starts = [at for first in range(0, lanes, block) for at in range(first, first + block // 2, width)]
+        low = [lane for at in starts for of in (at, at + lanes) for lane in range(of, of + width)]
+        rounds.append((low, block // 2))
+    for _ in range((lanes // block).bit_length() - 1):
+        rounds.append(([at + lane for at in range(0, 2 * lanes, 2 * block) for lane in range(block)], block))
+    for low, distance in rounds:
+        high = [lane + distance for lane in low]
+        pairs = zip(level[::2], [*level[1::2], level[-1]], strict=False)
+        level = [
+            combine(writer, combiner, dtype, [_shuffled(writer, x, y, low)], [_shuffled(writer, x, y, high)])[0]
+            for x, y in pairs
+        ]
     return level[0]
 
 

@@ -35,6 +35,7 @@ from pierian.compiler.options import CompileOptions
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import Roles, choose_tiling, classify, packed_indices
 from pierian.compiler.schedule.few_rows import choose_few_rows
+from pierian.compiler.schedule.streams import Stream
 from pierian.compiler.schedule.winograd import Winograd, filters_in_panels, find_winograd, transformed_filters
 from pierian.compiler.shape import Shape
 from pierian.compiler.target.features import Target
@@ -94,8 +95,9 @@ def _right_operand(launch: Launch, target: Target) -> _Operand | None:
     roles = classify(kernel)
     if 1 in (roles.m.extent, roles.n.extent, roles.depth) or roles.rhs.op != "load" or roles.packed:
         return None
-    if choose_few_rows(roles, target) is not None:
-        return None
+    few = choose_few_rows(kernel, roles, target)
+    if few is not None and (few[0] is not roles or isinstance(few[1], Stream)):
+        return None  # what is read once, or the small one of two
     name, indices = ir.load_parts(roles.rhs)
     position = next(i for i, buffer in enumerate(kernel.buffers) if buffer.name == name)
     buffer = kernel.buffers[position]

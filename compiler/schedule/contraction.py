@@ -191,7 +191,7 @@ def classify(kernel: Kernel) -> Roles:
 def _innermost(kernel: Kernel, lhs: Scalar, axes: tuple[Axis, ...]) -> Axis:
     """The reduced axis walked innermost: the last one, or the one lhs lies along where that is another, such as the width of an
     image that has its channels first."""
-    known = _plain_load(kernel, lhs)
+    known = plain_load(kernel, lhs)
     if known is None or step(known, axes[-1].name) == 1:
         return axes[-1]
     return next((axis for axis in axes if axis.extent != 1 and step(known, axis.name) == 1), axes[-1])
@@ -227,7 +227,7 @@ def _is_contiguous(kernel: Kernel, operand: Scalar, axis: str) -> bool:
     return False
 
 
-def _plain_load(kernel: Kernel, operand: Scalar) -> Dim | None:
+def plain_load(kernel: Kernel, operand: Scalar) -> Dim | None:
     """The position an operand is loaded from where it is one load at an affine position."""
     if operand.op != "load":
         return None
@@ -240,7 +240,7 @@ def _plain_load(kernel: Kernel, operand: Scalar) -> Dim | None:
 
 
 def _lhs_steps(kernel: Kernel, lhs: Scalar, m: Axis, k: Axis, segments: tuple[Axis, ...]) -> tuple[int, int] | None:
-    known = _plain_load(kernel, lhs)
+    known = plain_load(kernel, lhs)
     if known is None or any(step(known, axis.name) is None for axis in segments):
         return None
     along_m, along_k = step(known, m.name), step(known, k.name)
@@ -248,7 +248,7 @@ def _lhs_steps(kernel: Kernel, lhs: Scalar, m: Axis, k: Axis, segments: tuple[Ax
 
 
 def _rhs_step(kernel: Kernel, rhs: Scalar, k: Axis, n: Axis) -> Dim | None:
-    known = _plain_load(kernel, rhs)
+    known = plain_load(kernel, rhs)
     return step(known, k.name) if known is not None and step(known, n.name) == 1 else None
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.schedule.contraction import Roles
-from pierian.compiler.schedule.dots import Dots, choose_dots
+from pierian.compiler.schedule.dots import Dots, choose_dots, tiled_time
 from pierian.compiler.schedule.streams import Stream, choose_stream
 from pierian.compiler.target.features import Target
 
 
-def choose_few_rows(roles: Roles, target: Target) -> tuple[Roles, Stream | Dots] | None:
+def choose_few_rows(kernel: Kernel, roles: Roles, target: Target) -> tuple[Roles, Stream | Dots] | None:
     """How such a product is computed, and the roles it has then: those of rows and columns may be exchanged. None for others."""
+    tiled = tiled_time(roles, target)
     for turned in (roles, _exchanged(roles)):
-        found = choose_stream(turned, target) or choose_dots(turned, target)
+        found = choose_stream(turned, target) or choose_dots(kernel, turned, target, tiled)
         if found is not None:
             return turned, found
     return None

@@ -1,43 +1,71 @@
 """Products of few rows whose operands lie along k: each result is a sum along vectors, added across lanes at its end.
 
-A task is some neighbouring columns. It packs lhs, sums a few columns of all rows at a time, and stores what it has row by row.
+A task is some neighbouring columns. Part by part of the sum it multiplies them by the rows of lhs, a register tile at a time; the
+sums wait in the worker's scratch memory, where the epilogue takes them. If lhs does not lie along k, it is copied before, in a phase
+of its own. The order of additions depends on sizes only.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.combine import across_each
 from pierian.compiler.codegen.contraction.microkernel import accumulate
 from pierian.compiler.codegen.contraction.packing import pack_rows
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
-from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, vector
+from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, mangle, vector
+from pierian.compiler.dim import Dim, ceildiv, product
 from pierian.compiler.kernel import scalar as ir
+from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel, Store
-from pierian.compiler.schedule.contraction import Roles
+from pierian.compiler.kernel.scalar import load_parts
+from pierian.compiler.schedule.contraction import Roles, plain_load
 from pierian.compiler.schedule.dots import Dots
 
-# Bytes of rhs below which a product stays on the calling thread: 4 us of reading it from cache.
-SMALL_WORK = 1 << 17
+# Bytes of rhs and multiplications below which a product stays on the calling thread: 4 us of either.
+SMALL_BYTES = 1 << 17
+SMALL_WORK = 1 << 18
+# Elements of lhs below which one thread packs them sooner than two have been called.
+SMALL_PACKING = 1 << 14
+
+# A vector of an operand's row from some product on; lanes outside the mask are zero.
+Line = Callable[[Value, "Value | None"], Value]
 
 
 def emit_dots(kernel: Kernel, name: str, roles: Roles, dots: Dots, isa: str) -> KernelCode:
     """Native code of such a contraction."""
-    emitter = _Emitter(f"{name}_f", kernel, roles, dots, isa)
-    emitter.emit()
+    sums = _Emitter(f"{name}_d", kernel, roles, dots, isa)
+    sums.emit_sums()
+    emitters, phases = [sums], []
+    if dots.packed:
+        packing = _Emitter(f"{name}_p", kernel, roles, dots, isa)
+        packing.emit_packing()
+        emitters.append(packing)
+        phases.append(Phase(f"{name}_p", packing.lhs_points, _is_at_most(packing.shared, SMALL_PACKING * 4)))
+    elements = product([axis.extent for axis in (*dots.outer, roles.n, roles.k)])
+    size, work = elements * roles.rhs.dtype.itemsize, elements * roles.m.extent
+    phases.append(Phase(f"{name}_d", sums.tasks, _is_at_most(size, SMALL_BYTES) and _is_at_most(work, SMALL_WORK)))
     note = (
-        f"contraction {dots.rows} x {dots.columns} x {dots.depth}, {dots.group} columns at a time along the vectors of both "
-        f"operands, tasks of {dots.task} columns, chains of {dots.chain}"
+        f"contraction {roles.m.extent} x {roles.n.extent} x {roles.k.extent} along the vectors of both operands, tile "
+        f"{dots.rows} x {dots.columns}, tasks of {dots.task} columns in parts of {dots.part}, "
+        f"lhs {'packed along k' if dots.packed else 'in place'}"
     )
-    work = roles.batch_count * dots.columns * (dots.depth * roles.rhs.dtype.itemsize)
-    phase = Phase(f"{name}_f", roles.batch_count * dots.tasks, isinstance(work, int) and work <= SMALL_WORK)
-    scratch = dots.rows * (dots.stride + dots.task) * roles.reduce.value.dtype.itemsize
     return KernelCode(
-        emitter.writer.finish(), frozenset(emitter.writer.declarations), (phase,), 0, scratch, (note,)
+        "".join(emitter.writer.finish() for emitter in emitters),
+        frozenset().union(*(emitter.writer.declarations for emitter in emitters)),
+        tuple(phases), sums.shared, sums.scratch, (note,),
     )  # fmt: skip
 
 
+def _is_at_most(size: Dim, limit: int) -> bool:
+    return isinstance(size, int) and size <= limit
+
+
 class _Emitter:
+    """Writes one phase."""
+
     def __init__(self, name: str, kernel: Kernel, roles: Roles, dots: Dots, isa: str) -> None:
         self.writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=isa)
         self.frame = Frame(self.writer, kernel, dots.lanes, Dependencies())
@@ -45,95 +73,220 @@ class _Emitter:
         self.dots = dots
         self.dtype = roles.reduce.value.dtype
         self.stores = [statement for statement in kernel.body if isinstance(statement, Store)]
+        assert isinstance(roles.m.extent, int) and isinstance(roles.k.extent, int)
+        self.rows, self.depth = roles.m.extent, roles.k.extent
+        self.padded = -(-self.rows // dots.rows) * dots.rows
+        # Sums wait as results lie: row by row, or column by column.
+        self.turned = self.rows > 1 and self._results_lie_along(roles.m.name)
+        across, along = (dots.task, self.padded) if self.turned else (self.padded, dots.task)
+        self.distance = along + dots.lanes
+        self.scratch = across * self.distance * self.dtype.itemsize
+        # Packed rows lie off a power of two, so that they do not share cache sets.
+        self.stride = -(-self.depth // (8 * dots.lanes)) * (8 * dots.lanes) + dots.lanes
+        self.is_plain = plain_load(kernel, roles.rhs) is not None
+        self.scope = Scope(self.frame)
+        for size in (*(axis.extent for axis in kernel.axes), self._blocks):
+            self.scope.dim(size)
 
-    def emit(self) -> None:
-        """Task: batch, columns."""
-        w, r, d = self.writer, self.roles, self.dots
-        scope = Scope(self.frame)
-        columns, tasks = scope.dim(d.columns), scope.dim(d.tasks)
-        for axis in r.batch:
-            scope.dim(axis.extent)
-        self.sums = w.gep(w.arg("scratch"), self.dtype.llvm, i64(d.rows * d.stride))
+    def _results_lie_along(self, axis: str) -> bool:
+        places = [address(self.frame.buffers[store.buffer], store.indices).known for store in self.stores]
+        return all(step(place, axis) == 1 for place in places)
+
+    @property
+    def _blocks(self) -> Dim:
+        return ceildiv(self.roles.n.extent, self.dots.task)
+
+    @property
+    def tasks(self) -> Dim:
+        """Blocks of columns, at all outer points."""
+        return product([axis.extent for axis in self.dots.outer]) * self._blocks
+
+    @property
+    def lhs_points(self) -> Dim:
+        """How many matrices lhs has."""
+        return product([axis.extent for axis in self.dots.lhs_outer])
+
+    @property
+    def shared(self) -> Dim:
+        """Bytes of lhs once packed."""
+        return self.lhs_points * (self.rows * self.stride * self.dtype.itemsize) if self.dots.packed else 0
+
+    # --- lhs -----------------------------------------------------------------------------------------------------
+
+    def emit_packing(self) -> None:
+        """Task: one matrix."""
+        w, r = self.writer, self.roles
         with w.loop(w.arg("begin"), w.arg("end")) as task:
-            batch = w.op("sdiv", task.index, tasks)
-            first = w.mul(w.sub(task.index, w.mul(batch, tasks)), i64(d.task))
-            width = w.minimum(w.sub(columns, first), i64(d.task))
-            inside = Scope(self.frame, scope, unravel(scope, batch, r.batch))
-            zero, all_ = i64(0), (i64(d.rows), i64(d.depth))
-            pack_rows(inside, r.lhs, r.m, r.k, (zero, zero), all_, w.arg("scratch"), i64(d.stride))
-            whole = w.sub(width, w.op("srem", width, i64(d.group)))
-            with w.loop(zero, whole, d.group) as group:
-                self._columns(inside, first, group.index, d.group)
-            with w.loop(whole, width) as single:
-                self._columns(inside, first, single.index, 1)
-            self._finish(inside, first, width)
+            inside = Scope(self.frame, self.scope, unravel(self.scope, task.index, self.dots.lhs_outer))
+            begin, count = (i64(0), i64(0)), (i64(self.rows), i64(self.depth))
+            pack_rows(inside, r.lhs, r.m, r.k, begin, count, self._packed(task.index, i64(0)), i64(self.stride))
         w.ret()
 
-    def _columns(self, scope: Scope, first: Value, at: Value, count: int) -> None:
-        """The sums of all rows and `count` columns."""
-        w, r, d = self.writer, self.roles, self.dots
-        zero = constant(0, self.dtype.llvm, d.lanes)
-        points, later = [], []
-        for i in range(count):
-            column = w.add(first, w.add(at, i64(i)))
-            points.append(Scope(self.frame, scope, {r.n.name: column}))
-            points[-1].hoist([r.rhs], [r.k.name])
-            later.append(Scope(self.frame, scope, {r.n.name: w.add(column, i64(count))}))
-        for begin in range(0, d.depth, d.chain):
-            end = min(begin + d.chain, d.depth)
-            whole = begin + (end - begin) // d.lanes * d.lanes
-            with w.loop(i64(begin), i64(whole), d.lanes, [zero] * (d.rows * count)) as loop:
-                for point in later if d.ahead and r.rhs.op == "load" else ():
-                    Scope(self.frame, point, {r.k.name: loop.index}).prefetch(r.rhs)
-                loop.next = self._products(points, loop.index, loop.carried, masked=False)
-            sums = loop.results
-            if whole < end:
-                sums = self._products(points, i64(whole), sums, masked=True)
-            for start in range(0, len(sums), d.lanes):
-                totals = across_each(w, "sum", self.dtype, sums[start : start + d.lanes])
-                for lane in range(min(d.lanes, len(sums) - start)):
-                    self._keep(w.extract(totals, lane), divmod(start + lane, count), at, begin > 0)
+    def _packed(self, number: Value, row: Value) -> Value:
+        """Where a row of a packed matrix begins."""
+        w = self.writer
+        at = w.add(w.mul(number, i64(self.rows * self.stride)), w.mul(row, i64(self.stride)))
+        return w.gep(self.frame.parameters.shared, self.dtype.llvm, at)
 
-    def _keep(self, total: Value, cell: tuple[int, int], at: Value, resume: bool) -> None:
-        """A sum at (row, column from `at` on) to where the task's wait; with `resume` it is added to what is there."""
-        w, size = self.writer, self.dtype.itemsize
-        place = w.gep(self.sums, self.dtype.llvm, w.add(at, i64(cell[0] * self.dots.task + cell[1])))
-        if resume:
-            total = w.op("fadd" if self.dtype.is_float else "add", w.load(place, self.dtype.llvm, size), total)
-        w.store(total, place, size)
+    # --- sums ----------------------------------------------------------------------------------------------------
 
-    def _products(self, points: list[Scope], at: Value, sums: list[Value], masked: bool) -> list[Value]:
-        w, r, d = self.writer, self.roles, self.dots
-        type_ = vector(self.dtype.llvm, d.lanes)
-        right = []
-        for point in points:
-            inside = Scope(self.frame, point, {r.k.name: at}, r.k.name)
-            inside.mask = inside.tail_mask(at, i64(d.depth)) if masked else None
-            right.append(inside.vector(r.rhs))
-        found = []
-        for row in range(d.rows):
-            place = w.gep(w.arg("scratch"), self.dtype.llvm, w.add(at, i64(row * d.stride)))
-            left = w.load(place, type_, self.dtype.itemsize)
-            for column, value in enumerate(right):
-                found.append(accumulate(w, self.dtype, left, value, sums[row * len(right) + column]))
-        return found
-
-    def _finish(self, scope: Scope, first: Value, width: Value) -> None:
-        """The task's results, row by row in vectors, the last of them masked."""
+    def emit_sums(self) -> None:
+        """Task: outer point, columns."""
         w, d = self.writer, self.dots
-        whole = w.op("and", width, i64(-d.lanes))
-        for row in range(d.rows):
-            with w.loop(i64(0), whole, d.lanes) as column:
-                self._store(scope, row, first, column.index, None)
-            with w.when(w.cmp("icmp slt", whole, width)):
-                self._store(scope, row, first, whole, width)
+        blocks, columns = self.scope.dim(self._blocks), self.scope.dim(self.roles.n.extent)
+        with w.loop(w.arg("begin"), w.arg("end")) as task:
+            point = w.op("sdiv", task.index, blocks)
+            first = w.mul(w.sub(task.index, w.mul(point, blocks)), i64(d.task))
+            count = w.minimum(w.sub(columns, first), i64(d.task))
+            inside = Scope(self.frame, self.scope, unravel(self.scope, point, d.outer))
+            if self.depth <= d.part:
+                self._part(inside, first, count, i64(0), i64(self.depth))
+            else:
+                with w.loop(i64(0), i64(self.depth), d.part) as part:
+                    end = w.minimum(w.add(part.index, i64(d.part)), i64(self.depth))
+                    self._part(inside, first, count, part.index, end)
+            self._results(inside, first, count)
+        w.ret()
 
-    def _store(self, scope: Scope, row: int, first: Value, column: Value, width: Value | None) -> None:
+    def _part(self, scope: Scope, first: Value, count: Value, begin: Value, end: Value) -> None:
+        """Products begin <= k < end of a task."""
         w, r, d = self.writer, self.roles, self.dots
-        inside = Scope(self.frame, scope, {r.m.name: i64(row), r.n.name: w.add(first, column)}, r.n.name)
-        inside.mask = inside.tail_mask(column, width) if width is not None else None
-        place = w.gep(self.sums, self.dtype.llvm, w.add(column, i64(row * d.task)))
-        sums = w.load(place, vector(self.dtype.llvm, d.lanes), self.dtype.itemsize)
-        inside.define(ir.reduced(r.reduce.name, self.dtype), sums)
-        for store in self.stores:
-            inside.store(store.buffer, store.indices, store.value)
+        length = w.sub(end, begin)
+        last = w.sub(self.scope.dim(r.n.extent), i64(1))
+        with w.loop(i64(0), count, d.columns) as column:
+            # Columns beyond the last repeat it; nobody looks at their sums.
+            at = [w.minimum(w.add(first, w.add(column.index, i64(j))), last) for j in range(d.columns)]
+            columns = [self._rhs_line(scope, one, begin) for one in at]
+            after = [w.add(one, i64(d.columns)) for one in at] if d.ahead and self.is_plain else []
+            following = [self._address(scope, r.rhs, r.n.name, one, begin) for one in after]
+            with w.loop(i64(0), i64(self.padded), d.rows) as row:
+                rows = self._lhs_lines(scope, row.index, begin)
+                self._keep(self._tile(rows, columns, following, length), row.index, column.index, begin)
+
+    def _address(self, scope: Scope, operand: ir.Scalar, axis: str, row: Value, begin: Value) -> Value:
+        """Where the products of a row of a plain operand begin."""
+        name, indices = load_parts(operand)
+        place = Scope(self.frame, scope, {axis: row, self.roles.k.name: begin})
+        known = address(self.frame.buffers[name], indices).known
+        return self.writer.gep(self.frame.parameters.buffers[name], self.dtype.llvm, place.dim(known))
+
+    def _rhs_line(self, scope: Scope, column: Value, begin: Value) -> Line:
+        w, r = self.writer, self.roles
+        if self.is_plain:
+            return self._line(self._address(scope, r.rhs, r.n.name, column, begin))
+        point = Scope(self.frame, scope, {r.n.name: column})
+        point.hoist([r.rhs], [r.k.name])
+        zero = constant(0, self.dtype.llvm, self.dots.lanes)
+
+        def computed(at: Value, mask: Value | None) -> Value:
+            inside = Scope(self.frame, point, {r.k.name: w.add(begin, at)}, r.k.name, mask)
+            found = inside.vector(r.rhs)
+            return found if mask is None else w.select(mask, found, zero)
+
+        return computed
+
+    def _lhs_lines(self, scope: Scope, first: Value, begin: Value) -> list[Line]:
+        """Those of a tile; rows beyond the last repeat it."""
+        w, r, d = self.writer, self.roles, self.dots
+        exact = self.padded == self.rows
+        rows = [w.add(first, i64(i)) for i in range(d.rows)]
+        rows = rows if exact else [w.minimum(row, i64(self.rows - 1)) for row in rows]
+        if not d.packed:
+            return [self._line(self._address(scope, r.lhs, r.m.name, row, begin)) for row in rows]
+        number = i64(0)
+        for axis in d.lhs_outer:
+            number = w.add(w.mul(number, self.scope.dim(axis.extent)), scope.values[axis.name])
+        return [self._line(w.gep(self._packed(number, row), self.dtype.llvm, begin)) for row in rows]
+
+    def _line(self, start: Value) -> Line:
+        w, dtype = self.writer, self.dtype
+        type_, zero = vector(dtype.llvm, self.dots.lanes), constant(0, dtype.llvm, self.dots.lanes)
+
+        def loaded(at: Value, mask: Value | None) -> Value:
+            place = w.gep(start, dtype.llvm, at)
+            if mask is None:
+                return w.load(place, type_, dtype.itemsize)
+            return w.call(
+                f"llvm.masked.load.{mangle(type_)}.p0", type_, [place, Value(str(dtype.itemsize), "i32"), mask, zero]
+            )
+
+        return loaded
+
+    def _tile(
+        self, rows: Sequence[Line], columns: Sequence[Line], following: Sequence[Value], length: Value
+    ) -> list[Value]:
+        """The sums of all rows by all columns, each still spread over the lanes of a vector."""
+        w, d = self.writer, self.dots
+        whole = w.op("and", length, i64(-d.lanes))
+        starts = [constant(0, self.dtype.llvm, d.lanes)] * (len(rows) * len(columns))
+        with w.loop(i64(0), whole, d.lanes, starts) as loop:
+            for line in following:
+                w.prefetch(w.gep(line, self.dtype.llvm, loop.index))
+            loop.next = self._products(rows, columns, loop.index, loop.carried, None)
+        if self.depth % d.lanes == 0:
+            return loop.results
+        with w.loop(whole, length, d.lanes, loop.results) as rest:
+            mask = self.scope.tail_mask(rest.index, length)
+            rest.next = self._products(rows, columns, rest.index, rest.carried, mask)
+        return rest.results
+
+    def _products(
+        self, rows: Sequence[Line], columns: Sequence[Line], at: Value, sums: Sequence[Value], mask: Value | None
+    ) -> list[Value]:
+        right = [column(at, mask) for column in columns]
+        found = iter(sums)
+        following = []
+        for row in rows:
+            left = row(at, mask)
+            following += [accumulate(self.writer, self.dtype, left, one, next(found)) for one in right]
+        return following
+
+    # --- results -------------------------------------------------------------------------------------------------
+
+    def _place(self, row: Value, column: Value) -> Value:
+        """Where a sum waits."""
+        w = self.writer
+        across, along = (column, row) if self.turned else (row, column)
+        return w.gep(w.arg("scratch"), self.dtype.llvm, w.add(w.mul(across, i64(self.distance)), along))
+
+    def _keep(self, sums: Sequence[Value], row: Value, column: Value, begin: Value) -> None:
+        """The sums of a tile stored, or with a later part added to what waits."""
+        w, d = self.writer, self.dots
+        cells = [(i, j) for i in range(d.rows) for j in range(d.columns)]
+        outer, inner = d.rows, d.columns
+        if self.turned:
+            cells, outer, inner = sorted(cells, key=lambda cell: cell[::-1]), inner, outer
+        ordered = [sums[i * d.columns + j] for i, j in cells]
+        totals = [
+            across_each(w, "sum", self.dtype, ordered[at : at + d.lanes]) for at in range(0, len(ordered), d.lanes)
+        ]
+        for line in range(outer):
+            i, j = cells[line * inner]
+            place = self._place(w.add(row, i64(i)), w.add(column, i64(j)))
+            piece = self._piece(totals, line * inner, inner)
+            if begin.text != "0":
+                held = w.load(place, piece.type, self.dtype.itemsize)
+                total = w.op("fadd" if self.dtype.is_float else "add", held, piece)
+                piece = w.select(w.cmp("icmp eq", begin, i64(0)), piece, total)
+            w.store(piece, place, self.dtype.itemsize)
+
+    def _piece(self, vectors: Sequence[Value], first: int, count: int) -> Value:
+        """Some lanes of vectors that follow each other."""
+        w, lanes = self.writer, self.dots.lanes
+        x, y = vectors[first // lanes], vectors[(first + count - 1) // lanes]
+        order = ", ".join(f"i32 {first % lanes + lane}" for lane in range(count))
+        return w.emit(f"shufflevector {x}, {y}, <{count} x i32> <{order}>", vector(self.dtype.llvm, count))
+
+    def _results(self, scope: Scope, first: Value, count: Value) -> None:
+        """The epilogue of a task: results in vectors as they lie, the last of a line masked."""
+        w, r, d = self.writer, self.roles, self.dots
+        across, along = (count, i64(self.rows)) if self.turned else (i64(self.rows), count)
+        with w.loop(i64(0), across) as line, w.loop(i64(0), along, d.lanes) as loop:
+            row, column = (loop.index, line.index) if self.turned else (line.index, loop.index)
+            values = {r.m.name: row, r.n.name: w.add(first, column)}
+            inside = Scope(self.frame, scope, values, r.m.name if self.turned else r.n.name)
+            inside.mask = inside.tail_mask(loop.index, along)
+            sums = w.load(self._place(row, column), vector(self.dtype.llvm, d.lanes), self.dtype.itemsize)
+            inside.define(ir.reduced(r.reduce.name, self.dtype), sums)
+            for store in self.stores:
+                inside.store(store.buffer, store.indices, store.value)

@@ -35,7 +35,7 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
         return emit_winograd(kernel, name, winograd, target)
     kernel = collapse(kernel)
     roles = classify(kernel)
-    few = choose_few_rows(roles, target)
+    few = choose_few_rows(kernel, roles, target)
     if few is not None:
         expanded, roles = _expanded(kernel, few[0])
         if isinstance(few[1], Stream):

@@ -1,0 +1,79 @@
+"""Products whose vectors lie along the sum: few rows against a matrix that lies so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pierian as tf
+from pierian.compiler.codegen.contraction.driver import emit_contraction
+from pierian.compiler.compile import compile_graph
+from pierian.compiler.kernel.program import Launch
+from pierian.compiler.target.features import host
+
+
+def transposed(x: Any) -> Any:
+    rank = len(x.shape)
+    return tf.permute_dims(x, [*range(rank - 2), rank - 1, rank - 2])
+
+
+# Left and right operand, the right one read transposed: rows of both lie along the sum.
+SHAPES = [
+    ((1, 700), (33, 700)), ((2, 520), (1040, 520)), ((3, 300), (31, 300)), ((5, 4200), (70, 4200)), ((7, 97), (2, 97)),
+    ((13, 2100), (9, 2100)), ((300, 500), (3, 500)), ((1030, 130), (1, 130)), ((4, 9000), (3, 9000)),
+    ((3, 2, 5, 90), (3, 2, 77, 90)), ((4, 80), (3, 50, 80)), ((3, 60, 400), (5, 400)), ((6, 1, 128), (6, 40, 128)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("left", "right"), SHAPES)
+def test_whole_numbers_are_exact(left: tuple[int, ...], right: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(len(left))
+    for dtype in ("float32", "float64", "int32"):
+        a, b = rng.integers(-4, 5, left).astype(dtype), rng.integers(-4, 5, right).astype(dtype)
+        graph = tf.Graph()
+        with graph.as_default():
+            x, y = tf.placeholder(dtype, left, name="a"), tf.placeholder(dtype, right, name="b")
+            z = tf.matmul(x, transposed(y))
+            more = tf.matmul(x * tf.constant(2, dtype), transposed(y)) + tf.constant(1, dtype)
+            other = transposed(tf.matmul(x, transposed(y)))
+        wanted = a @ np.swapaxes(b, -1, -2)
+        for threads in (1, 2):
+            with tf.Session(graph, threads=threads) as session:
+                found = session.run([z, more, other], {x: a, y: b})
+            np.testing.assert_array_equal(found[0], wanted)
+            np.testing.assert_array_equal(found[1], 2 * wanted + 1)
+            np.testing.assert_array_equal(found[2], np.swapaxes(wanted, -1, -2))
+
+
+def test_few_columns_and_the_bits_of_any_number_of_threads() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.standard_normal((3000, 1000), dtype=np.float32), rng.standard_normal((1000, 4), dtype=np.float32)
+    graph = tf.Graph()
+    with graph.as_default():
+        x, y = tf.placeholder(tf.float32, a.shape, name="a"), tf.placeholder(tf.float32, b.shape, name="b")
+        z = tf.exp(tf.matmul(x, y) * tf.constant(0.01))
+    found = []
+    for threads in (1, 2, 3, 8):
+        with tf.Session(graph, threads=threads) as session:
+            found.append(session.run(z, {x: a, y: b}))
+    assert len({one.tobytes() for one in found}) == 1
+    np.testing.assert_allclose(found[0], np.exp(0.01 * (a.astype(np.float64) @ b)), rtol=3e-6)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "is_chosen"),
+    [((4, 1024), (1024, 1024), True), ((1, 512), (512, 512), True), ((256, 256), (256, 256), False)],
+)
+def test_the_choice_is_in_the_note(left: tuple[int, int], right: tuple[int, int], is_chosen: bool) -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        x, y = tf.placeholder(tf.float32, left, name="a"), tf.placeholder(tf.float32, right, name="b")
+        z = tf.matmul(x, transposed(y))
+    program = compile_graph(graph, feeds=[x, y], fetches=[z]).program
+    kernel = next(
+        step.kernel for step in program.steps if isinstance(step, Launch) and step.kernel.kind == "contraction"
+    )
+    (note,) = emit_contraction(kernel, "k", host()).schedule
+    assert ("along the vectors of both" in note) is is_chosen
