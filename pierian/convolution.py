@@ -8,7 +8,8 @@ from typing import Any
 from pierian.compiler.dim import Dim, maximum, product
 from pierian.compiler.errors import ArgumentError, ShapeError
 from pierian.compiler.graph.builder import current
-from pierian.compiler.ops.convolution import input_gradient, window_count
+from pierian.compiler.ops.convolution import input_gradient
+from pierian.compiler.ops.windows import window_count
 
 Padding = str | Sequence[Sequence[int]]
 
@@ -160,7 +161,7 @@ def max_pool(
     data_format: str | None = None,
     name: str | None = None,
 ) -> Any:
-    """The largest element of every window, channel by channel; where several are largest they share the gradient.
+    """The largest element of every window, channel by channel; where several are largest the first has the gradient.
 
     Args:
         input: [batch, *sizes, channels], or channels second with a data format that begins with NC.
@@ -172,8 +173,9 @@ def max_pool(
     x = b.as_value(input)
     lowest = float("-inf") if x.dtype.is_float else -(1 << (x.dtype.bits - 1))
     pool = _Pool(x, ksize, strides, padding, data_format)
-    result = b.max(pool.windows(b, pool.arranged(b, x), lowest), axis=pool.axes, name=name)
-    return _channels_first(b, result) if pool.first else result
+    flat = pool.padded(b, pool.flat(b, x), lowest)
+    result = b.window_max(flat, window=pool.window, strides=pool.steps)
+    return pool.whole(b, result, x, name)
 
 
 def avg_pool(
@@ -188,14 +190,14 @@ def avg_pool(
     b = current()
     x = b.as_value(input)
     pool = _Pool(x, ksize, strides, padding, data_format)
-    x = pool.arranged(b, x)
-    windows = pool.windows(b, x, 0)
+    flat = pool.flat(b, x)
+    windows = pool.windows(b, flat)
     if padding == "VALID":
-        result = b.mean(windows, axis=pool.axes, name=name)
+        result = b.mean(windows, axis=pool.axes)
     else:
-        counted = pool.windows(b, b.ones((1, *x.shape[1:-1], 1), dtype=x.dtype), 0)
-        result = b.divide(b.sum(windows, axis=pool.axes), b.sum(counted, axis=pool.axes), name=name)
-    return _channels_first(b, result) if pool.first else result
+        counted = pool.windows(b, b.ones((1, *flat.shape[1:-1], 1), dtype=x.dtype))
+        result = b.divide(b.sum(windows, axis=pool.axes), b.sum(counted, axis=pool.axes))
+    return pool.whole(b, result, x, name)
 
 
 def _is_matrix_product(x: Any, w: Any, strides: Sequence[int], padding: Padding) -> bool:
@@ -261,16 +263,24 @@ class _Pool:
         self.padding = padding
         self.axes = tuple(range(1 + spatial, 1 + 2 * spatial))
 
-    def arranged(self, b: Any, x: Any) -> Any:
-        """The input with channels last."""
-        return _channels_last(b, x) if self.first else x
+    def flat(self, b: Any, x: Any) -> Any:
+        """The input with channels last; where they come first each is an image of its own, so that nothing changes its place."""
+        return b.reshape(x, shape=(x.shape[0] * x.shape[1], *x.shape[2:], 1)) if self.first else x
 
-    def windows(self, b: Any, x: Any, fill: float) -> Any:
-        """[batch, *places, *window, channels] of an input with channels last, `fill` around it."""
+    def whole(self, b: Any, pooled: Any, x: Any, name: str | None) -> Any:
+        """What is pooled, in the layout of the input `x`."""
+        shape = (*x.shape[:2], *pooled.shape[1:-1]) if self.first else pooled.shape
+        return b.reshape(pooled, shape=shape, name=name)
+
+    def padded(self, b: Any, x: Any, fill: float) -> Any:
+        """A flat input with `fill` around it."""
+        pads = _amounts(x.shape[1:-1], self.window, self.steps, (1,) * len(self.window), self.padding, self.first)
+        return _padded(b, x, (0,), pads, (0,), fill)
+
+    def windows(self, b: Any, x: Any) -> Any:
+        """[batch, *places, *window, channels] of a flat input, zeros around it."""
         ones = (1,) * len(self.window)
-        pads = _amounts(x.shape[1:-1], self.window, self.steps, ones, self.padding, self.first)
-        x = _padded(b, x, (0,), pads, (0,), fill)
-        return b.sliding_windows(x, window=self.window, strides=self.steps, dilations=ones)
+        return b.sliding_windows(self.padded(b, x, 0), window=self.window, strides=self.steps, dilations=ones)
 
 
 def _spatial_axes(x: Any, data_format: str | None) -> int:

@@ -20,8 +20,8 @@ from pierian.compiler.codegen.scalars import (
     to_memory,
     to_register,
 )
-from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, lanes_of, mangle, vector
-from pierian.compiler.dim import Dim, Symbolic, symbols
+from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, i64, lanes_of, mangle, vector
+from pierian.compiler.dim import Atom, Dim, Symbolic, constant_part, symbol, symbols, symbols_of_atom
 from pierian.compiler.dtype import DType
 from pierian.compiler.elementary import EXPANSIONS
 from pierian.compiler.kernel.access import Address, Clamp, address, clamp_of, step
@@ -65,6 +65,7 @@ class Scope:
         axes: values of the axes that this level adds.
         vector_axis: the axis along which lanes lie, here and in inner scopes.
         mask: which lanes are inside the iteration space; None for all.
+        aligned: whether lane 0 stands at a multiple of the lanes.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Scope:
         axes: dict[str, Value] | None = None,
         vector_axis: str | None = None,
         mask: Value | None = None,
+        aligned: bool = False,
     ) -> None:
         self.frame = frame
         self.writer = frame.writer
@@ -84,6 +86,7 @@ class Scope:
         if vector_axis is not None:
             self.vector_axes |= {vector_axis}
         self.mask: Value | None = mask if mask is not None else (parent.mask if parent else None)
+        self.aligned: bool = aligned or (parent.aligned if parent else False)
         self._memo: dict[Scalar, Value] = {}
         self._splats: dict[Scalar, Value] = {}
         self._dims: dict[Dim, Value] = {}
@@ -210,14 +213,33 @@ class Scope:
             if stride.text != "1":
                 iota = self.writer.op("mul", iota, self.writer.splat(stride, lanes))
             return self.writer.op("add", total, iota)
-        result = Value("poison", vector("i64", lanes))
-        for lane in range(lanes):
-            shifted = dict(self.values)
-            for name in used:
-                shifted[name] = self.writer.add(self.values[name], i64(lane))
-            one = emit_dim(self.writer, expression, shifted)
-            result = self.writer.emit(f"insertelement {result}, {one}, i64 {lane}", result.type)
-        return result
+        return self._lane_numbers(expression)
+
+    def _lane_numbers(self, expression: Dim) -> Value:
+        """An index that is not linear in the lane: its quotients and remainders are computed in all lanes."""
+        writer, lanes = self.writer, self.frame.lanes
+        if not symbols(expression) & self.vector_axes:
+            return writer.splat(self.dim(expression), lanes)
+        assert isinstance(expression, Symbolic)
+        total = constant(constant_part(expression), "i64", lanes)
+        for monomial, factor in expression.terms:
+            if monomial:
+                term = constant(factor, "i64", lanes)
+                for atom in monomial:
+                    term = writer.op("mul", term, self._lane_atom(atom))
+                total = writer.op("add", total, term)
+        return total
+
+    def _lane_atom(self, atom: Atom) -> Value:
+        writer, lanes = self.writer, self.frame.lanes
+        if atom.kind == "symbol":
+            value = writer.splat(self.values[atom.name], lanes)
+            return writer.op("add", value, writer.iota("i64", lanes)) if atom.name in self.vector_axes else value
+        x, y = (self._lane_numbers(arg) for arg in atom.args)
+        if atom.kind == "max":
+            return writer.intrinsic("llvm.smax", x, y)
+        # Numerators and denominators of sizes and indices are never negative.
+        return writer.op("udiv" if atom.kind == "div" else "urem", x, y)
 
     def _is_linear(self, expression: Dim, axes: Iterable[str]) -> bool:
         return all(step(expression, axis) is not None for axis in axes)
@@ -246,10 +268,47 @@ class Scope:
         if stride == "0":
             pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
             return self.writer.splat(memory_load(self.writer, pointer, buffer.dtype, 1), lanes)
+        repeats = self._repeats(where)
+        if repeats:
+            return self._load_repeated(base, buffer.dtype, where, repeats)
         clamped = self._clamped(where)
         if clamped is not None:
             return self._load_clamped(base, buffer.dtype, where, *clamped)
         return self._gather(base, buffer.dtype, self._vector_offset(where))
+
+    def _repeats(self, where: Address) -> int:
+        """How many lanes each read the same element, where they are so many of neighbours each, counted from the first lane on."""
+        if where.computed or not self.aligned or isinstance(where.known, int):
+            return 0
+        varying = [
+            (m, factor) for m, factor in where.known.terms if any(symbols_of_atom(a) & self.vector_axes for a in m)
+        ]
+        if len(varying) != 1 or varying[0][1] != 1 or len(varying[0][0]) != 1:
+            return 0
+        (atom,) = varying[0][0]
+        if atom.kind != "div" or not isinstance(atom.args[1], int):
+            return 0
+        moving = symbols(atom.args[0]) & self.vector_axes
+        count = atom.args[1]
+        in_step = len(moving) == 1 and atom.args[0] == symbol(next(iter(moving)))
+        return count if in_step and self.frame.lanes % count == 0 and count < self.frame.lanes else 0
+
+    def _load_repeated(self, base: Value, dtype: DType, where: Address, repeats: int) -> Value:
+        """A part of a vector, each element for as many lanes."""
+        writer, lanes = self.writer, self.frame.lanes
+        part = lanes // repeats
+        pointer = writer.gep(base, dtype.llvm, self._scalar_offset(where))
+        if self.mask is None:
+            loaded = memory_load(writer, pointer, dtype, part)
+        else:
+            order = ", ".join(f"i32 {lane * repeats}" for lane in range(part))
+            mask = writer.emit(
+                f"shufflevector {self.mask}, {self.mask.type} poison, <{part} x i32> <{order}>", vector("i1", part)
+            )
+            loaded = self._masked_load(pointer, dtype, mask, part)
+        order = ", ".join(f"i32 {lane // repeats}" for lane in range(lanes))
+        type_ = vector(element_of(loaded.type), lanes)
+        return writer.emit(f"shufflevector {loaded}, {loaded.type} poison, <{lanes} x i32> <{order}>", type_)
 
     def prefetch(self, load: Scalar) -> None:
         """Ask for the memory of a load; nothing where its position is computed."""
@@ -331,15 +390,17 @@ class Scope:
         if self.mask is None:
             loaded = memory_load(self.writer, pointer, dtype, lanes)
         else:
-            type_ = vector(dtype.llvm, lanes)
             mask = self._reversed(self.mask) if backwards else self.mask
-            loaded = self.writer.call(
-                f"llvm.masked.load.{mangle(type_)}.p0",
-                type_,
-                [pointer, Value(str(dtype.itemsize), "i32"), mask, constant(0, dtype.llvm, lanes)],
-            )
-            loaded = to_register(self.writer, loaded, dtype)
+            loaded = self._masked_load(pointer, dtype, mask, lanes)
         return self._reversed(loaded) if backwards else loaded
+
+    def _masked_load(self, pointer: Value, dtype: DType, mask: Value, lanes: int) -> Value:
+        type_ = vector(dtype.llvm, lanes)
+        align = Value(str(dtype.itemsize), "i32")
+        arguments = [pointer, align, mask, constant(0, dtype.llvm, lanes)]
+        return to_register(
+            self.writer, self.writer.call(f"llvm.masked.load.{mangle(type_)}.p0", type_, arguments), dtype
+        )
 
     def _gather(self, base: Value, dtype: DType, offset: Value) -> Value:
         lanes = self.frame.lanes

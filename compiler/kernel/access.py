@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from pierian.compiler.dim import Dim, Symbolic, coefficient, product, symbol, symbols
+from pierian.compiler.dim import Dim, Symbolic, coefficient, product, symbol, symbols, symbols_of_atom
 from pierian.compiler.dtype import int64
 from pierian.compiler.kernel.nodes import Buffer
 from pierian.compiler.kernel.scalar import Index, Scalar
@@ -79,6 +79,18 @@ def step(expression: Dim, axis: str) -> Dim | None:
     if axis not in symbols(expression):
         return 0
     return coefficient(expression, axis)
+
+
+def lane_step(expression: Dim, axis: str) -> Dim | None:
+    """As `step`, and 0 too where several neighbours along `axis` stand at the same place, and the next ones beside it."""
+    found = step(expression, axis)
+    if found is not None or isinstance(expression, int):
+        return found
+    varying = [(m, factor) for m, factor in expression.terms if any(axis in symbols_of_atom(atom) for atom in m)]
+    if len(varying) != 1 or varying[0][1] != 1 or len(varying[0][0]) != 1:
+        return None
+    (atom,) = varying[0][0]
+    return 0 if atom.kind == "div" and isinstance(atom.args[1], int) and step(atom.args[0], axis) == 1 else None
 
 
 def without(expression: Dim, axes: Collection[str]) -> Dim:

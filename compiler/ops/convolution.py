@@ -1,4 +1,4 @@
-"""Convolutions and sliding windows over channels-last arrays, any number of spatial axes; padding is done before.
+"""Convolutions over channels-last arrays, any number of spatial axes; padding is done before.
 
 Shapes: `x` [batch, *sizes, channels], `filters` [*window, channels, outputs]. Grouped: `x` [batch, *sizes, groups, channels],
 `filters` [*window, channels, groups, outputs]. The names under `pierian.nn` take TensorFlow's arguments.
@@ -15,40 +15,14 @@ from pierian.compiler.dim import Dim, definitely_differ
 from pierian.compiler.dtype import bool_
 from pierian.compiler.errors import DTypeError, ShapeError
 from pierian.compiler.graph.node import Node, Value
-from pierian.compiler.kernel.scalar import Scalar
-from pierian.compiler.ops import rules
 from pierian.compiler.ops.definition import Tensor, operator
 from pierian.compiler.ops.movement import Sizes
+from pierian.compiler.ops.windows import cut_to, normalize_steps, window_counts, windows_reference
 from pierian.compiler.shape import TensorType, format_shape
-
-# --- sizes -------------------------------------------------------------------------------------------------------
-
-
-def window_count(size: Dim, window: Dim, stride: int, dilation: int) -> Dim:
-    """How many windows fit along an axis."""
-    room = size - (window - 1) * dilation - 1
-    if isinstance(room, int) and room < 0:
-        raise ShapeError("the window is larger than the axis", got=size, expected=f"at least {size - room}")
-    return room // stride + 1
-
-
-def _outputs(
-    sizes: Sequence[Dim], window: Sequence[Dim], strides: Sequence[int], dilations: Sequence[int]
-) -> list[Dim]:
-    return [window_count(*axis) for axis in zip(sizes, window, strides, dilations, strict=True)]
 
 
 def _is_grouped(x: TensorType, strides: Sequence[int]) -> bool:
     return x.rank == len(strides) + 3
-
-
-def _normalize(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
-    found = {name: tuple(attributes[name]) for name in ("strides", "dilations")}
-    if len(found["strides"]) != len(found["dilations"]):
-        raise ShapeError("strides and dilations are needed for each spatial axis", got=found)
-    if any(not isinstance(one, int) or one < 1 for value in found.values() for one in value):
-        raise ShapeError("strides and dilations are integers from 1 on", got=found)
-    return found
 
 
 def _check(x: TensorType, other: TensorType, strides: Sequence[int], what: str) -> None:
@@ -65,7 +39,7 @@ def _check(x: TensorType, other: TensorType, strides: Sequence[int], what: str) 
 # --- convolution -------------------------------------------------------------------------------------------------
 
 
-@operator(ulp=None, cost=64, public=False, normalize=_normalize)
+@operator(ulp=None, cost=64, public=False, normalize=normalize_steps)
 def conv_general(x: Tensor, filters: Tensor, strides: Sequence[int], dilations: Sequence[int]) -> Tensor:
     """Correlation of `x` with each filter at every window: sums of products over the window and the channels."""
 
@@ -83,7 +57,7 @@ def _conv_infer(x: TensorType, filters: TensorType, strides: Any, dilations: Any
             "channels of array and filters differ", got=f"{format_shape(x.shape)} and {format_shape(filters.shape)}",
             expected=f"{x.shape[-1]} channels in the filters",
         )  # fmt: skip
-    sizes = _outputs(x.shape[1 : spatial + 1], filters.shape[:spatial], strides, dilations)
+    sizes = window_counts(x.shape[1 : spatial + 1], filters.shape[:spatial], strides, dilations)
     return TensorType(x.dtype, (x.shape[0], *sizes, *([x.shape[-2]] if grouped else []), filters.shape[-1]))
 
 
@@ -139,7 +113,7 @@ def input_gradient(
     mixed = _interleaved(b, dz, turned, sizes, strides, ())
     if all(mixed.shape[1 + axis] == shape[1 + axis] for axis in range(spatial)):
         return mixed
-    return _cut_to(b, mixed, (mixed.shape[0], *shape[1 : spatial + 1], *mixed.shape[spatial + 1 :]))
+    return cut_to(b, mixed, (mixed.shape[0], *shape[1 : spatial + 1], *mixed.shape[spatial + 1 :]))
 
 
 def _interleaved(
@@ -218,7 +192,7 @@ def _padded(b: Any, x: Value, before: Sequence[Dim], after: Sequence[Dim]) -> Va
 def _conv_reference(x: Any, filters: Any, strides: Any, dilations: Any) -> Any:
     wide = np.float64 if x.dtype.kind == "f" else x.dtype
     spatial = len(strides)
-    windows = _windows_reference(x.astype(wide), filters.shape[:spatial], strides, dilations)
+    windows = windows_reference(x.astype(wide), filters.shape[:spatial], strides, dilations)
     taps, places = "uvw"[:spatial], "xyz"[:spatial]
     group = "g" if x.ndim == spatial + 3 else ""
     rule = f"b{places}{taps}{group}c,{taps}c{group}o->b{places}{group}o"
@@ -234,7 +208,7 @@ def conv_filter_gradient(
 
 @conv_filter_gradient.normalize
 def _filter_normalize(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
-    return {**_normalize(types, attributes), "window": tuple(attributes["window"])}
+    return {**normalize_steps(types, attributes), "window": tuple(attributes["window"])}
 
 
 @conv_filter_gradient.infer
@@ -263,20 +237,14 @@ def _filter_gradient(b: Any, node: Node, dw: Value) -> tuple[Value | None, ...]:
     strides, dilations = node.attributes["strides"], node.attributes["dilations"]
     dx = input_gradient(b, dz, dw, x.shape, strides, dilations)
     again = b.conv_general(x, dw, strides=strides, dilations=dilations)
-    return dx, _cut_to(b, again, dz.shape)
-
-
-def _cut_to(b: Any, x: Value, shape: Sequence[Dim]) -> Value:
-    if x.shape == tuple(shape):
-        return x
-    return b.slice(x, begin=(0,) * len(shape), end=tuple(shape), step=(1,) * len(shape))
+    return dx, cut_to(b, again, dz.shape)
 
 
 @conv_filter_gradient.reference
 def _filter_reference(x: Any, dz: Any, window: Any, strides: Any, dilations: Any) -> Any:
     wide = np.float64 if x.dtype.kind == "f" else x.dtype
     spatial = len(strides)
-    windows = _windows_reference(x.astype(wide), window, strides, dilations)
+    windows = windows_reference(x.astype(wide), window, strides, dilations)
     windows = windows[(slice(None), *(slice(n) for n in dz.shape[1 : spatial + 1]))]
     taps, places = "uvw"[:spatial], "xyz"[:spatial]
     group = "g" if x.ndim == spatial + 3 else ""
@@ -311,7 +279,7 @@ def _spatial(rank: int, channels_first: bool) -> slice:
 
 @conv_depthwise.normalize
 def _depthwise_normalize(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
-    found = {**_normalize(types, attributes), **{name: tuple(attributes[name]) for name in ("sizes", "before")}}
+    found = {**normalize_steps(types, attributes), **{name: tuple(attributes[name]) for name in ("sizes", "before")}}
     if any(len(value) != len(found["strides"]) for value in found.values()):
         raise ShapeError("sizes, before, strides and dilations are needed for each spatial axis", got=found)
     return {**found, "channels_first": bool(attributes["channels_first"])}
@@ -416,131 +384,6 @@ def _depthwise_reference(
     return np.ascontiguousarray(np.moveaxis(total, -1, 1)) if channels_first else total
 
 
-# --- windows -----------------------------------------------------------------------------------------------------
-
-
-def _windows_reference(x: Any, window: Any, strides: Any, dilations: Any) -> Any:
-    """[batch, *places, *window, rest...] of [batch, *sizes, rest...]."""
-    spatial = len(strides)
-    reach = tuple((w - 1) * d + 1 for w, d in zip(window, dilations, strict=True))
-    axes = tuple(range(1, spatial + 1))
-    seen = np.lib.stride_tricks.sliding_window_view(x, reach, axes)
-    seen = seen[np.index_exp[:] + tuple(slice(None, None, s) for s in strides)]
-    seen = seen[np.index_exp[...] + tuple(slice(None, None, d) for d in dilations)]
-    rest = range(spatial + 1, x.ndim)
-    return np.transpose(seen, (0, *axes, *range(x.ndim, x.ndim + spatial), *rest))
-
-
-@operator(public=False)
-def sliding_windows(x: Tensor, window: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Tensor:
-    """Every window of [batch, *sizes, channels] as [batch, *places, *window, channels]; no copy."""
-
-
-@sliding_windows.normalize
-def _windows_normalize(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
-    return {**_normalize(types, attributes), "window": tuple(attributes["window"])}
-
-
-@sliding_windows.infer
-def _windows_infer(x: TensorType, window: Any, strides: Any, dilations: Any) -> TensorType:
-    spatial = len(strides)
-    if x.rank != spatial + 2:
-        raise ShapeError(f"windows over {spatial} axes need an array [batch, *sizes, channels]", got=x)
-    sizes = _outputs(x.shape[1 : spatial + 1], window, strides, dilations)
-    return TensorType(x.dtype, (x.shape[0], *sizes, *window, x.shape[-1]))
-
-
-@sliding_windows.index_map
-def _windows_map(index: Any, x: TensorType, window: Any, strides: Any, dilations: Any) -> Any:
-    spatial = len(strides)
-    batch, *rest = index
-    at, taps = rest[:spatial], rest[spatial : 2 * spatial]
-    places = [
-        rules.index_sum(rules.index_multiply(o, s), rules.index_multiply(t, d))
-        for o, t, s, d in zip(at, taps, strides, dilations, strict=True)
-    ]
-    return (batch, *places, rest[-1])
-
-
-@sliding_windows.gradient
-def _windows_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
-    a = node.attributes
-    sizes = node.inputs[0].shape[1:-1]
-    return (b.fold_windows(dz, sizes=sizes, strides=a["strides"], dilations=a["dilations"]),)
-
-
-@sliding_windows.reference
-def _sliding_reference(x: Any, window: Any, strides: Any, dilations: Any) -> Any:
-    return np.ascontiguousarray(_windows_reference(x, window, strides, dilations))
-
-
-@operator(ulp=None, public=False)
-def fold_windows(x: Tensor, sizes: Sizes, strides: Sequence[int], dilations: Sequence[int]) -> Tensor:
-    """The sum of windows [batch, *places, *window, channels] where they overlap, as [batch, *sizes, channels]."""
-
-
-@fold_windows.normalize
-def _fold_normalize(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
-    return {**_normalize(types, attributes), "sizes": tuple(attributes["sizes"])}
-
-
-@fold_windows.infer
-def _fold_infer(x: TensorType, sizes: Any, strides: Any, dilations: Any) -> TensorType:
-    if x.rank != 2 * len(strides) + 2:
-        raise ShapeError("windows are [batch, *places, *window, channels]", got=x)
-    return TensorType(x.dtype, (x.shape[0], *sizes, x.shape[-1]))
-
-
-@fold_windows.gradient
-def _fold_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
-    a = node.attributes
-    spatial = len(a["strides"])
-    x = node.inputs[0]
-    window = x.shape[1 + spatial : 1 + 2 * spatial]
-    seen = b.sliding_windows(dz, window=window, strides=a["strides"], dilations=a["dilations"])
-    return (_cut_to(b, seen, x.shape),)
-
-
-@fold_windows.reference
-def _fold_reference(x: Any, sizes: Any, strides: Any, dilations: Any) -> Any:
-    spatial = len(strides)
-    result = np.zeros((x.shape[0], *sizes, x.shape[-1]), x.dtype)
-    for taps in np.ndindex(*x.shape[1 + spatial : 1 + 2 * spatial]):
-        place = tuple(
-            slice(t * d, t * d + (n - 1) * s + 1, s)
-            for t, d, s, n in zip(taps, dilations, strides, x.shape[1 : 1 + spatial], strict=True)
-        )
-        result[(slice(None), *place)] += x[(slice(None),) * (1 + spatial) + taps]
-    return result
-
-
-@fold_windows.kernel
-def _fold_kernel(k: Any, node: Node) -> None:
-    """Each element adds up the windows that cover it."""
-    s = k.s
-    (x,) = node.inputs
-    strides, dilations = node.attributes["strides"], node.attributes["dilations"]
-    spatial = len(strides)
-    outer = [k.new_axis(dim) for dim in node.output.shape]
-    taps = [k.new_axis(dim) for dim in x.shape[1 + spatial : 1 + 2 * spatial]]
-    at = [one for _, one in outer]
-    inside: Scalar = s.const(True, bool_)
-    places = []
-    for axis in range(spatial):
-        offset = rules.index_value(s, at[1 + axis] - taps[axis][1] * dilations[axis])
-        place = s.div(offset, strides[axis])
-        last = s.sub(s.dim(x.shape[1 + axis]), 1)
-        exact = s.eq(s.mul(place, strides[axis]), offset)
-        inside = s.logical_and(inside, s.logical_and(exact, s.compare("ge", place, 0)))
-        inside = s.logical_and(inside, s.compare("le", place, last))
-        places.append(s.max(s.min(place, last), 0))
-    source = (at[0], *places, *(one for _, one in taps), at[-1])
-    value = s.select(inside, k.read(x, source), 0)
-    k.axes = [axis for axis, _ in outer]
-    total = k.reduce("sum", tuple(axis for axis, _ in taps), value)
-    k.store(k.output(node.output), tuple(at), total)
-
-
 conv_general.samples = [
     ("f32[2,7,6,3] f32[3,2,3,5]", {"strides": (2, 1), "dilations": (1, 2)}),
     ("f64[1,9,8,4] f64[3,3,4,2]", {"strides": (2, 3), "dilations": (1, 1)}),
@@ -564,11 +407,3 @@ conv_depthwise.samples = [
      {"sizes": (5, 19), "before": (0, 2), "strides": (1, 1), "dilations": (1, 2), "channels_first": True}),
     ("f32[3,9,40] f32[4,40]", {"sizes": (8,), "before": (-1,), "strides": (1,), "dilations": (1,), "channels_first": False}),
 ]  # fmt: skip
-sliding_windows.samples = [
-    ("f32[2,7,6,3]", {"window": (3, 2), "strides": (2, 1), "dilations": (1, 2)}),
-    ("f64[2,9,5]", {"window": (3,), "strides": (3,), "dilations": (2,)}),
-]
-fold_windows.samples = [
-    ("f32[2,3,4,3,2,5]", {"sizes": (7, 6), "strides": (2, 1), "dilations": (1, 2)}),
-    ("f64[2,3,3,17]", {"sizes": (11,), "strides": (3,), "dilations": (2,)}),
-]

@@ -16,7 +16,8 @@ Tensor = Value
 # The families; importing one registers its operators.
 FAMILIES = (
     "state", "creation", "arithmetic", "rounding", "elementary", "comparison", "logical", "cast", "reduction", "contraction",
-    "movement", "slicing", "joining", "convolution", "cumulative", "indexing", "random", "activation", "losses", "control",
+    "movement", "slicing", "joining", "windows", "pooling", "convolution", "cumulative", "indexing", "random", "activation",
+    "losses", "control",
 )  # fmt: skip
 
 _REGISTRY: dict[str, Operator] = {}

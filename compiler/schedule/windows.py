@@ -10,14 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pierian.compiler.dim import Dim, Symbolic, constant_part, symbol, symbols
+from pierian.compiler.dim import Dim, Symbolic, constant_part, product, symbol, symbols
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Statement, Store
-from pierian.compiler.kernel.scalar import Scalar, load_parts, postorder
-from pierian.compiler.schedule.rows import rename_axes
+from pierian.compiler.kernel.scalar import Index, Scalar, load_parts, postorder
+from pierian.compiler.schedule.rows import rename_axes, replace_expression
 from pierian.compiler.target.features import Target
 
 # Points of a window up to which it is written out; 11 x 11 is the largest that networks have.
@@ -67,7 +67,8 @@ class WindowPlan:
     """The choices for one kernel.
 
     Attributes:
-        reduce: the combination over the window; None where each point is read once, as by padding and slices with steps.
+        reduces: combinations over the window, one after the other, all over the axes `taps`; none where each point is read once, as
+            by padding and slices with steps.
         before: the other outer axes.
         slide, lane: the axes of points computed together and of lanes.
         lanes: elements in a vector.
@@ -75,7 +76,7 @@ class WindowPlan:
         taps: the window's axes in the order they are walked: those that share elements along the slide last.
     """
 
-    reduce: Reduce | None
+    reduces: tuple[Reduce, ...]
     before: tuple[Axis, ...]
     slide: Axis
     lane: Axis
@@ -91,7 +92,15 @@ class WindowPlan:
         """An expression at a point of the window, for the row of that number in a tile."""
         places: dict[str, Dim] = {axis.name: at for axis, at in zip(self.taps, point, strict=True)}
         places[self.slide.name] = symbol(self.slide.name) + row
-        return rename_axes(expression, places)
+        result = rename_axes(expression, places)
+        for reduce in self.reduces:
+            dtype = reduce.value.dtype
+            result = replace_expression(result, ir.reduced(reduce.name, dtype), self.combined(reduce, row))
+        return result
+
+    def combined(self, reduce: Reduce, row: int) -> Scalar:
+        """What the result of a combination is called for a row of a tile."""
+        return ir.reduced(f"{reduce.name}@{row}", reduce.value.dtype)
 
 
 def _known(extent: Dim) -> int:
@@ -102,31 +111,32 @@ def _known(extent: Dim) -> int:
 def choose_windows(kernel: Kernel, target: Target) -> WindowPlan | None:
     """A plan where a kernel reads elements that other schedules would read badly: windows of known size that neighbours share, and
     what lies around edges, or apart, from lane to lane."""
-    reduce = _only_reduce(kernel.body)
+    reduces = _only_reduces(kernel.body)
     lane = _lane(kernel)
-    if lane is None or (reduce is None and not _only_stores(kernel.body)):
+    if lane is None or (not reduces and not _only_stores(kernel.body)):
         return None
-    values = [reduce.value] if reduce else [statement.value for statement in kernel.body]
+    values = [statement.value for statement in reduces or kernel.body]
     lanes = target.lanes(values[0].dtype.bits)
     found = accesses(values, kernel.buffers, lane.name)
     others = [axis for axis in kernel.axes if axis is not lane]
     if lanes < 2 or not found or not others:
         return None
     before = tuple(others[:-1])
-    if reduce is None:
+    if not reduces:
         is_plain = all(access.lane_bound is None for access in found)
-        return None if is_plain else WindowPlan(None, before, others[-1], lane, lanes, 1, ())
-    sharing = {axis.name: _sharing(found, kernel.buffers, axis, reduce) for axis in others}
+        return None if is_plain else WindowPlan((), before, others[-1], lane, lanes, 1, ())
+    sharing = {axis.name: _sharing(found, kernel.buffers, axis, reduces[0].axes) for axis in others}
     slide = max(reversed(others), key=lambda axis: bool(sharing[axis.name]))
     shared = sharing[slide.name]
     if not shared and not any(access.bounds or access.stride > 1 for access in found):
         return None
     if any(_sets(access, kernel.buffers, slide) <= FEW_SETS for access in found):
         return None
-    taps = tuple(sorted(reduce.axes, key=lambda axis: axis.name in shared))
-    rows = _rows(slide, taps[-1], shared.get(taps[-1].name), target)
+    taps = tuple(sorted(reduces[0].axes, key=lambda axis: axis.name in shared))
+    kept = product([axis.extent for axis in taps]) if len(reduces) > 1 else 0
+    rows = _rows(slide, taps[-1], shared.get(taps[-1].name), _known(kept), target)
     before = tuple(axis for axis in others if axis is not slide)
-    return WindowPlan(reduce, before, slide, lane, lanes, rows, taps)
+    return WindowPlan(reduces, before, slide, lane, lanes, rows, taps)
 
 
 def _only_stores(body: Sequence[Statement]) -> bool:
@@ -136,18 +146,28 @@ def _only_stores(body: Sequence[Statement]) -> bool:
     return len(stores) == len(body) > 0 and not computed and len({one.value.dtype.bits for one in stores}) == 1
 
 
-def _only_reduce(body: Sequence[Statement]) -> Reduce | None:
-    """The one reduction of a kernel whose other statements store a point each."""
-    if not body or not isinstance(body[0], Reduce) or body[0].combiner not in ("sum", "prod", "max", "min"):
-        return None
-    if any(not isinstance(one, Store) or one.axes for one in body[1:]) or body[0].value.dtype.is_bool:
-        return None
-    taps = 1
-    for axis in body[0].axes:
-        if not isinstance(axis.extent, int):
-            return None
-        taps *= axis.extent
-    return body[0] if 2 <= taps <= MOST_TAPS else None
+def _only_reduces(body: Sequence[Statement]) -> tuple[Reduce, ...]:
+    """The reductions over one small window, seen over the same axes, of a kernel whose other statements store a point each."""
+    found = tuple(one for one in body if isinstance(one, Reduce))
+    stores = body[len(found) :]
+    if not found or any(not isinstance(one, Store) or one.axes for one in stores):
+        return ()
+    extents = [axis.extent for axis in found[0].axes]
+    taps = product(extents)
+    if not isinstance(taps, int) or not 2 <= taps <= MOST_TAPS:
+        return ()
+    bits = found[0].value.dtype.bits
+    for one in found:
+        fits = one.combiner in ("sum", "prod", "max", "min") and not one.value.dtype.is_bool
+        if not fits or [axis.extent for axis in one.axes] != extents or one.value.dtype.bits != bits:
+            return ()
+    return tuple(_over(one, found[0].axes) for one in found)
+
+
+def _over(reduce: Reduce, axes: tuple[Axis, ...]) -> Reduce:
+    """The reduction over axes of other names."""
+    names: dict[str, Dim] = {old.name: symbol(new.name) for old, new in zip(reduce.axes, axes, strict=True)}
+    return replace(reduce, axes=axes, value=rename_axes(reduce.value, names))
 
 
 def _lane(kernel: Kernel) -> Axis | None:
@@ -160,7 +180,7 @@ def _lane(kernel: Kernel) -> Axis | None:
     return None
 
 
-def _sharing(found: Sequence[Access], buffers: Sequence[Buffer], axis: Axis, reduce: Reduce) -> dict[str, int]:
+def _sharing(found: Sequence[Access], buffers: Sequence[Buffer], axis: Axis, taps: Sequence[Axis]) -> dict[str, int]:
     """The window's axes along which neighbours on an outer axis read the same elements, with how many points of the outer axis
     are as far as one of the window (at least one; the other way round never shares all)."""
     named = {buffer.name: buffer for buffer in buffers}
@@ -169,7 +189,7 @@ def _sharing(found: Sequence[Access], buffers: Sequence[Buffer], axis: Axis, red
         name, indices = load_parts(access.load)
         where = address(named[name], indices).known
         along = step(where, axis.name)
-        for tap in reduce.axes:
+        for tap in taps:
             far = step(where, tap.name)
             ratio = _ratio(along, far)
             if ratio is not None and 0 < ratio < _known(tap.extent):
@@ -200,12 +220,17 @@ def _sets(access: Access, buffers: Sequence[Buffer], slide: Axis) -> int:
     )
 
 
-def _rows(slide: Axis, tap: Axis, ratio: int | None, target: Target) -> int:
-    """Points of the slide axis in a tile: as many as registers hold sums and elements of, evenly filled."""
+def _rows(slide: Axis, tap: Axis, ratio: int | None, kept: int, target: Target) -> int:
+    """Points of the slide axis in a tile: as many as registers hold sums and elements of, evenly filled; `kept` elements of each
+    stay there for a second combination."""
     if ratio is None:
         return 1
     room = target.vector_registers - SPARE
-    most = max(rows for rows in range(1, MOST_ROWS + 1) if rows == 1 or 2 * rows - 1 + _known(tap.extent) <= room)
+
+    def fits(rows: int) -> bool:
+        return rows == 1 or max(2 * rows - 1 + _known(tap.extent), rows * kept) <= room
+
+    most = max(rows for rows in range(1, MOST_ROWS + 1) if fits(rows))
     if not isinstance(slide.extent, int):
         return most
     extent = max(slide.extent, 1)
@@ -254,15 +279,23 @@ def _access(
     if stride and buffers[name].dtype.bits < 32:  # narrow types change on their way into registers
         return None
     varying = [bound for bound in bounds if lane in symbols(bound[0])]
-    last = indices[-1] if indices else 0
-    assert not isinstance(last, Scalar)
+    last, size = _innermost(buffers[name], indices)
     if stride and (len(varying) > 1 or any(step(place, lane) != stride for place, _ in varying)):
         return None
     if stride > 1 and not varying:
         if step(last, lane) != stride:
             return None
-        varying = [(last, buffers[name].shape[-1])]
+        varying = [(last, size)]
     return Access(node, load, stride, bounds, varying[0] if varying else None, fill)
+
+
+def _innermost(buffer: Buffer, indices: Sequence[Index]) -> Bound:
+    """The index along the last axis of several points, and how many they are."""
+    for index, size in zip(reversed(indices), reversed(buffer.shape), strict=True):
+        assert not isinstance(index, Scalar)
+        if size != 1:
+            return index, size
+    return 0, 1
 
 
 def _guarded(node: Scalar, lane: str) -> tuple[Scalar, tuple[Bound, ...], Scalar] | None:

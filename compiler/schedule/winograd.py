@@ -43,7 +43,7 @@ CHAIN = 48
 # tile to transform and store it, for a vector of filters, and for each vector of sums that a register tile begins and hands over.
 INPUT, OUTPUT, FILTERS, HANDED = 80, 56, 80, 4
 # Bytes that the cache beyond the second delivers while a vector is multiplied.
-FAR_BYTES = 8
+FAR_BYTES = 12
 # The share of the direct work from which on fewer multiplications are not worth their larger rounding errors.
 WORTHWHILE = 0.9
 # What an open size is taken to be.

@@ -161,3 +161,46 @@ def test_what_does_not_fit_is_refused() -> None:
         tf.nn.conv2d(x, np.zeros((3, 3, 6, 8), np.float32), padding="FULL")
     with pytest.raises(tf.ArgumentError, match="batch and channels"):
         tf.nn.conv2d(x, np.zeros((3, 3, 6, 8), np.float32), strides=(2, 1, 1, 1))
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("ksize, strides", [(2, 2), (3, 2), ((3, 2), (1, 2)), (2, 3)])
+def test_the_first_of_equal_maxima_has_the_gradient(ksize: Any, strides: Any, layout: str) -> None:
+    """As in TensorFlow; sizes are of vectors' length and above, odd and even, so that lanes end everywhere, and windows overlap."""
+    window, steps = ((v, v) if isinstance(v, int) else v for v in (ksize, strides))
+    back = (0, 1, 2, 3) if layout == "NHWC" else (0, 2, 3, 1)
+    for dtype, padding, size, channels in (
+        ("float32", "SAME", 35, 1),
+        ("float32", "VALID", 34, 2),
+        ("float64", "SAME", 9, 17),
+    ):
+        rng = np.random.default_rng(size)
+        x = rng.integers(0, 3, (2, 7, size, channels)).astype(dtype)
+        x[0, 3, 5] = np.nan if dtype == "float32" else 2
+        wide = padded(x, window, steps, (1, 1), padding, -np.inf)
+        ahead = [
+            max((-(-n // s) - 1) * s + w - n, 0) // 2 if padding == "SAME" else 0
+            for n, s, w in zip(x.shape[1:3], steps, window, strict=True)
+        ]
+        places = [(n - w) // s + 1 for n, w, s in zip(wide.shape[1:3], window, steps, strict=True)]
+        dz = rng.standard_normal((2, *places, channels)).astype(dtype)
+        wanted = np.zeros(wide.shape)
+        for b, i, j, c in np.ndindex(*dz.shape):
+            seen = wide[b, i * steps[0] : i * steps[0] + window[0], j * steps[1] : j * steps[1] + window[1], c]
+            u, v = np.unravel_index(np.argmax(seen), seen.shape)  # of equal ones, and of NaNs, the first
+            wanted[b, i * steps[0] + u, j * steps[1] + v, c] += dz[b, i, j, c]
+        wanted = wanted[:, ahead[0] : ahead[0] + 7, ahead[1] : ahead[1] + size]
+        results = []
+        graph = tf.Graph()
+        with graph.as_default():
+            a = tf.placeholder(dtype, x.shape if layout == "NHWC" else (None, channels, 7, size))
+            y = tf.nn.max_pool(a, ksize, strides, padding, layout)
+            there = np.argsort(back)
+            given = tf.placeholder(dtype, y.shape)
+            (dx,) = tf.gradients(y, [a], [given])
+        for threads in (1, 3):
+            with tf.Session(graph, threads=threads) as session:
+                feeds = {a: np.ascontiguousarray(x.transpose(there)), given: np.ascontiguousarray(dz.transpose(there))}
+                results.append(session.run(dx, feeds))
+        assert results[0].tobytes() == results[1].tobytes()
+        np.testing.assert_allclose(results[0].transpose(back), wanted, rtol=1e-6, atol=1e-6)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pierian.compiler.dim import Dim, product
 from pierian.compiler.kernel import scalar as ir
-from pierian.compiler.kernel.access import address, step
+from pierian.compiler.kernel.access import address, lane_step, step
 from pierian.compiler.kernel.nodes import Kernel, Reduce, Store
 from pierian.compiler.kernel.scalar import Scalar, load_parts
 from pierian.compiler.schedule.rows import cost, groups
@@ -175,7 +175,7 @@ def _fitness(kernel: Kernel, axes: Sequence[str]) -> tuple[int, int]:
     """How well lanes along these axes suit the loads: first few that would gather, then many consecutive ones."""
     buffers = {buffer.name: buffer for buffer in kernel.buffers}
     loads = [load_parts(node) for node in ir.postorder(s.value for s in kernel.body) if node.op == "load"]
-    steps = [step(address(buffers[name], indices).known, axis) for name, indices in loads for axis in set(axes)]
+    steps = [lane_step(address(buffers[name], indices).known, axis) for name, indices in loads for axis in set(axes)]
     return -sum(one not in (0, 1) for one in steps), sum(one == 1 for one in steps)
 
 

@@ -85,12 +85,12 @@ class VectorEmitter(StripeEmitter):
         middle = writer.add(low, whole)
         with writer.loop(low, middle, width) as loop:
             scopes = [
-                Scope(scope.frame, scope, {axis.name: writer.add(loop.index, i64(lanes * k))}, axis.name)
+                Scope(scope.frame, scope, {axis.name: writer.add(loop.index, i64(lanes * k))}, axis.name, aligned=True)
                 for k in range(unroll)
             ]
             body(scope, scopes)
         with writer.loop(middle, high, lanes) as loop:
-            tail = Scope(scope.frame, scope, {axis.name: loop.index}, axis.name)
+            tail = Scope(scope.frame, scope, {axis.name: loop.index}, axis.name, aligned=True)
             tail.mask = tail.tail_mask(loop.index, high)
             body(scope, [tail])
 

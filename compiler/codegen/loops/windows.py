@@ -40,9 +40,9 @@ class WindowEmitter:
         self.writer = FunctionWriter(f"{name}_f", "void", PHASE_PARAMETERS, isa=target.isa)
         self.frame = Frame(self.writer, kernel, plan.lanes, Dependencies())
         self.stores = [statement for statement in kernel.body if isinstance(statement, Store)]
-        roots = [plan.reduce.value] if plan.reduce else [store.value for store in self.stores]
+        roots = [statement.value for statement in plan.reduces or self.stores]
         taps = list(plan.points())
-        self.values = [[plan.at(root, row, point) for point in taps for root in roots] for row in range(plan.rows)]
+        self.values = [[plan.at(root, row, point) for root in roots for point in taps] for row in range(plan.rows)]
         flat = [value for row in self.values for value in row]
         self.accesses = {one.node: one for one in accesses(flat, kernel.buffers, plan.lane.name)}
 
@@ -83,7 +83,8 @@ class WindowEmitter:
         """Points low to high of the slide axis, a tile's rows at a time and then one by one."""
         p, w = self.plan, self.writer
         filters = Scope(self.frame, scope, vector_axis=p.lane.name)
-        filters.hoist([value for row in self.values for value in row], [p.slide.name, p.lane.name])
+        found = [f"={p.combined(reduce, row).attribute}" for reduce in p.reduces for row in range(p.rows)]
+        filters.hoist([value for row in self.values for value in row], [p.slide.name, p.lane.name, *found])
         whole = high
         if not isinstance(p.slide.extent, int) or p.slide.extent % p.rows:
             whole = w.sub(high, w.op("srem", w.sub(high, low), i64(p.rows)))
@@ -211,15 +212,14 @@ class _Tile:
     def emit(self) -> None:
         """The window point by point, each for all rows; then the results."""
         p, w = self.plan, self.writer
-        reduce = p.reduce
         first, column = self.scope.values[p.slide.name], self.scope.values[p.lane.name]
-        states = self._combined(reduce) if reduce else [[] for _ in range(self.rows)]
-        for row, state in enumerate(states):
+        results = [self._combined(number) for number in range(len(p.reduces))]
+        for row in range(self.rows):
             at = {p.slide.name: w.add(first, i64(row)), p.lane.name: column}
             place = Scope(self.around.frame, self.around, at, p.lane.name, self.scope.mask)
-            if reduce:
-                place.define(ir.reduced(reduce.name, reduce.value.dtype), combine.result(reduce.combiner, state))
-            else:
+            for reduce, values in zip(p.reduces, results, strict=True):
+                place.define(ir.reduced(reduce.name, reduce.value.dtype), values[row])
+            if not p.reduces:
                 for access in accesses(
                     [store.value for store in self.emitter.stores], self.emitter.kernel.buffers, p.lane.name
                 ):
@@ -227,13 +227,18 @@ class _Tile:
             for store in self.emitter.stores:
                 place.store(store.buffer, store.indices, store.value)
 
-    def _combined(self, reduce: Reduce) -> list[State]:
-        """For each row, the combination of all points of the window."""
+    def _combined(self, number: int) -> list[Value]:
+        """For each row, a combination of all points of the window; those that follow may use it."""
+        reduce = self.plan.reduces[number]
+        taps = len(self.emitter.values[0]) // len(self.plan.reduces)
         states = [combine.identity(reduce.combiner, reduce.value.dtype, self.plan.lanes) for _ in range(self.rows)]
-        for number in range(len(self.emitter.values[0])):
+        for tap in range(number * taps, (number + 1) * taps):
             for row, state in enumerate(states):
-                states[row] = self._advance(reduce, state, self.emitter.values[row][number])
-        return states
+                states[row] = self._advance(reduce, state, self.emitter.values[row][tap])
+        results = [combine.result(reduce.combiner, state) for state in states]
+        for row, value in enumerate(results):
+            self.scope.define(self.plan.combined(reduce, row), value)
+        return results
 
     def _advance(self, reduce: Reduce, state: State, value: Scalar) -> State:
         for node in ir.postorder([value]):
@@ -259,7 +264,8 @@ class _Tile:
 
     def _vector(self, access: Access, name: str, where: Dim) -> Value:
         """Neighbouring elements from a position on, at the access's bounds."""
-        key = (name, where, access.bounds, access.fill)
+        # What lies beyond the end of one row may be the beginning of the next.
+        key = (name, where, access.bounds, access.fill, self._lane_place(access, where))
         if key not in self.vectors:
             self.vectors[key] = self._read(access, name, where)
         return self.vectors[key]
@@ -287,15 +293,20 @@ class _Tile:
         if self.flags is None:
             return None
         mask = self.scope.mask
-        if access.lane_bound is not None:
-            name, indices = load_parts(access.load)
-            beyond = where - address(self.scope.frame.buffers[name], indices).known
-            place, extent = access.lane_bound
-            mask = self._lanes_inside(place + beyond, extent)
+        place = self._lane_place(access, where)
+        if access.lane_bound is not None and place is not None:
+            mask = self._lanes_inside(place, access.lane_bound[1])
         flag = self.flags.get(access.bounds)
         if flag is None or mask is None:
             return flag or mask
         return self.writer.op("and", mask, flag)
+
+    def _lane_place(self, access: Access, where: Dim) -> Dim | None:
+        """Where along the axis that is bounded from lane to lane a position is."""
+        if access.lane_bound is None:
+            return None
+        name, indices = load_parts(access.load)
+        return access.lane_bound[0] + where - address(self.scope.frame.buffers[name], indices).known
 
     def _lanes_inside(self, place: Dim, extent: Dim) -> Value:
         """Lanes at `place`, `place + 1`, ... that are inside."""
