@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from pierian.compiler.errors import ArgumentError, FormatError, GraphError
@@ -143,21 +142,16 @@ def _external(source: Path, name: str, offset: int, length: int) -> bytes:
 def write_atomically(target: Path, content: bytes, sync: bool = True) -> None:
     """Write a file so that it is whole or not there: beside it first, synced, then renamed. Without `sync` a machine that loses its
     power may leave a file that is not whole."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = target.parent / f".{target.name}.{os.urandom(8).hex()}"
+    # The system gives it the permissions of new files: to ask for the mask of the process would be to set it, for all threads.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

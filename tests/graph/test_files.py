@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import pierian as tf
 from pierian.compiler.errors import ArgumentError, FormatError, PierianError
 from pierian.compiler.graph.compare import graphs_equal
-from pierian.compiler.graph.files import SUFFIXES, load, save
+from pierian.compiler.graph.files import SUFFIXES, load, save, write_atomically
 from pierian.compiler.graph.parser import parse_graph
 from pierian.compiler.graph.printer import print_graph
 from pierian.compiler.graph.verify import verify
@@ -162,3 +164,15 @@ def test_a_cyclic_or_dangling_graph_names_the_place(suffix: str, right: str, wro
     assert "before it is read" in message
     place = "graph.nodes[1]" if suffix == ".pbtxt" else f"{path}:{7 if '%q' in wrong else 5}:"
     assert place in message
+
+
+def test_files_written_at_once_are_whole_and_have_the_permissions_of_new_files(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda i: write_atomically(tmp_path / f"{i % 4}.pb", b"x" * 1000, sync=False), range(200)))
+        found = sorted(tmp_path.iterdir())
+        assert [path.name for path in found] == ["0.pb", "1.pb", "2.pb", "3.pb"]
+        assert all(path.stat().st_mode & 0o777 == 0o640 and path.stat().st_size == 1000 for path in found)
+    finally:
+        assert os.umask(mask) == 0o027
