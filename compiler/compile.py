@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pierian.compiler.codegen.abi import KernelCode
 from pierian.compiler.codegen.module import Image, compile_program, emit_kernels
-from pierian.compiler.footprint import Footprint, footprint
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Value
 from pierian.compiler.kernel.nodes import Kernel
-from pierian.compiler.kernel.program import Program
+from pierian.compiler.kernel.program import Launch, Loop, Program, walk
 from pierian.compiler.lowering import lower
-from pierian.compiler.lowering.operands import lay_out_operands
+from pierian.compiler.lowering.buffers import drop_unused
 from pierian.compiler.lowering.record import Record
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.pipeline import run_passes
 from pierian.compiler.state import Signature, close_for_compilation
 from pierian.compiler.target.features import Target, host
+
+if TYPE_CHECKING:
+    from pierian.compiler.footprint import Footprint
 
 
 @dataclass(slots=True)
@@ -82,7 +85,15 @@ def plan_closed(
     """The portable graph and the program of a closed graph, ready for code generation. `record` takes notes on the way."""
     portable = run_passes(closed, options)
     program = lower(portable, options, signature.updates(), record)
-    lay_out_operands(program, target, options)
+    if any(
+        one.kernel.kind == "contraction" if isinstance(one, Launch) else isinstance(one, Loop)
+        for one in walk(program.steps)
+    ):
+        from pierian.compiler.lowering.operands import lay_out_operands  # only here: takes a while to import
+
+        lay_out_operands(program, target, options)
+    else:
+        drop_unused(program)
     return portable, program
 
 
@@ -107,6 +118,8 @@ class Plan:
     @property
     def footprint(self) -> Footprint:
         """The memory it takes."""
+        from pierian.compiler.footprint import footprint
+
         return footprint(self.program, self.signature, {kernel: code for kernel, (_, code) in self.kernels.items()})
 
 

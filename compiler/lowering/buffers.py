@@ -6,7 +6,7 @@ from pierian.compiler.dim import Dim
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.graph.constants import Constant
 from pierian.compiler.graph.node import Value
-from pierian.compiler.kernel.program import Program, ProgramBuffer
+from pierian.compiler.kernel.program import Program, ProgramBuffer, touched, walk
 from pierian.compiler.shape import TensorType
 
 
@@ -90,3 +90,15 @@ class Buffers:
         buffer = ProgramBuffer(name, kind, type_.dtype, type_.shape)
         self.program.buffers[name] = buffer
         return buffer
+
+
+def drop_unused(program: Program) -> None:
+    """Constants that no step reads need no place in the program's data."""
+    used = {program.base(name) for step in walk(program.steps) for name in touched(step)}
+    unused = {name for name in program.constants if name not in used}
+    program.constants = [name for name in program.constants if name in used]
+    for position, name in enumerate(program.constants):
+        program.buffers[name].position = position
+    for name, buffer in list(program.buffers.items()):
+        if name in unused or (buffer.kind == "alias" and buffer.base not in program.buffers):
+            del program.buffers[name]

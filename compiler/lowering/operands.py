@@ -26,10 +26,10 @@ from pierian.compiler.kernel.program import (
     ProgramBuffer,
     Step,
     launches,
-    touched,
     walk,
 )
 from pierian.compiler.lowering.bands import cut_into_bands
+from pierian.compiler.lowering.buffers import drop_unused
 from pierian.compiler.lowering.memory import plan_memory
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.schedule.collapse import collapse
@@ -66,7 +66,7 @@ def pack_constants(program: Program, target: Target) -> None:
         operand = _right_operand(launch, target)
         if operand is not None:
             _pack_constant(program, launch, operand, packed)
-    _drop_unused(program)
+    drop_unused(program)
 
 
 def pack_invariants(program: Program, target: Target) -> None:
@@ -297,17 +297,3 @@ def _add_constant(program: Program, name: str, like: Buffer, data: Array) -> str
     program.buffers[name] = ProgramBuffer(name, "constant", like.dtype, shape, len(program.constants), data=data)
     program.constants.append(name)
     return name
-
-
-def _drop_unused(program: Program) -> None:
-    """Constants that no step reads any more need no place in the program's data."""
-    used = {program.base(name) for step in walk(program.steps) for name in touched(step)}
-    unused = [name for name in program.constants if name not in used]
-    for name in unused:
-        program.constants.remove(name)
-        del program.buffers[name]
-    for position, name in enumerate(program.constants):
-        program.buffers[name].position = position
-    for name, buffer in list(program.buffers.items()):
-        if buffer.kind == "alias" and buffer.base not in program.buffers:
-            del program.buffers[name]

@@ -10,11 +10,10 @@ from pierian.compiler.fusion.cost import Limits
 from pierian.compiler.fusion.fuser import fuse
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
-from pierian.compiler.kernel.program import Branch, Copy, Loop, Program, Step
+from pierian.compiler.kernel.program import Branch, Copy, Loop, Program, Step, launches
 from pierian.compiler.location import describe
 from pierian.compiler.lowering.buffers import Buffers
 from pierian.compiler.lowering.carry import carry
-from pierian.compiler.lowering.chains import join_products
 from pierian.compiler.lowering.in_place import Update, plan_updates
 from pierian.compiler.lowering.kernel import KernelBuilder
 from pierian.compiler.lowering.memory import plan_memory
@@ -45,7 +44,11 @@ def lower(
     lowerer = _Lowerer(program, Limits(fuse=options.fuse), record or Record())
     program.steps = lowerer.graph(graph, {new for new, _ in updates} if options.in_place else set())
     program.checks = _checks(graph)
-    if options.fuse:
+    if options.fuse and any(launch.kernel.kind == "contraction" for launch in launches(program.steps)):
+        from pierian.compiler.lowering.chains import (
+            join_products,  # takes a while to import, and not all programs have products
+        )
+
         join_products(program, lowerer.record)
     if options.in_place:
         names = [(program.outputs[new], "" if old is None else program.inputs[old]) for new, old in updates]

@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
+import os
 import sys
 import threading
 from pathlib import Path
@@ -161,13 +162,25 @@ def _load() -> ctypes.CDLL:
     package = importlib.util.find_spec("llvmlite")
     if package is None or not package.origin:
         raise LoweringError("compiling needs llvmlite", advice="pip install llvmlite")
-    library = ctypes.CDLL(str(Path(package.origin).with_name("binding") / _FILE))
+    library = _opened(str(Path(package.origin).with_name("binding") / _FILE))
     for name, (result, parameters) in _SIGNATURES.items():
         function = getattr(library, f"LLVMPY_{name}")
         function.restype, function.argtypes = result, parameters
     for name in _NATIVE:
         getattr(library, f"LLVMPY_Initialize{name}")()
     return library
+
+
+def _opened(path: str) -> ctypes.CDLL:
+    """A library, while other threads of Python go on: loading LLVM takes 6 ms, during which ctypes by itself lets nobody run."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # a C library without it
+            load = ctypes.CDLL(None).dlopen
+            load.restype, load.argtypes = _POINTER, (_TEXT, ctypes.c_int)
+            handle = load(path.encode(), os.RTLD_NOW)
+            if handle:
+                return ctypes.CDLL(path, handle=handle)
+    return ctypes.CDLL(path)
 
 
 def _initialize_all(library: ctypes.CDLL) -> None:
