@@ -11,9 +11,11 @@ from pierian.compiler.codegen.transpose import turn_name
 from pierian.compiler.codegen.writer import Value, i64
 from pierian.compiler.kernel.nodes import Axis
 from pierian.compiler.kernel.scalar import Scalar
+from pierian.compiler.schedule.contraction import LINE
 
-# Rows that are fetched before their turn: each begins where the hardware does not expect it.
+# Rows that are fetched before their turn: each begins where the hardware does not expect it. Those of panels are read in pieces.
 ROWS_AHEAD = 2
+PIECES_AHEAD = 4
 
 
 def pack_rows(
@@ -74,7 +76,7 @@ def pack_panels(
     rest = writer.op("srem", count[1], i64(nr))
     full = writer.sub(count[1], rest)
 
-    def copy(line: Scope, column: Value, row: Value, left: Value | None) -> None:
+    def copy(line: Scope, later: Scope, column: Value, row: Value, left: Value | None) -> None:
         place = writer.add(writer.mul(writer.op("sdiv", column, i64(nr)), panel), writer.mul(row, i64(nr)))
         start = writer.gep(target, element, place)
         for offset in range(0, nr, lanes):
@@ -83,13 +85,16 @@ def pack_panels(
             if left is not None:
                 inside.mask = inside.tail_mask(i64(offset), left)
             writer.store(inside.vector(operand), writer.gep(start, element, i64(offset)), operand.dtype.itemsize)
+            if operand.op == "load" and offset * operand.dtype.itemsize % LINE == 0:
+                Scope(scope.frame, later, {n.name: at}).prefetch(operand)
 
     with writer.loop(i64(0), count[0]) as row:
         line = Scope(scope.frame, scope, {k.name: writer.add(begin[0], row.index)})
+        later = Scope(scope.frame, scope, {k.name: writer.add(begin[0], writer.add(row.index, i64(PIECES_AHEAD)))})
         with writer.loop(i64(0), full, nr) as column:
-            copy(line, column.index, row.index, None)
+            copy(line, later, column.index, row.index, None)
         with writer.when(writer.cmp("icmp sgt", rest, i64(0))):
-            copy(line, full, row.index, rest)
+            copy(line, later, full, row.index, rest)
 
 
 def pack_transposed(

@@ -28,7 +28,7 @@ from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.schedule.contraction import Roles, Tiling
 
 # Panels in one task of an operand that is contiguous along n, and products in one of any.
-GROUP = 8
+GROUP = 16
 DEPTH = 128
 
 
