@@ -36,8 +36,10 @@ TASK_ROWS = 168
 TASK_COLUMNS = 1024
 # Columns of results in one task, at most, where the number of rows is open: even few rows are work for several threads.
 OPEN_COLUMNS = 256
-# A left operand read in place: bytes between values that follow each other along k, at most.
+# A left operand read in place: bytes between values that follow each other along k, at most; fewer where k is walked in segments,
+# too short for the hardware to see what comes next.
 FAR = 1024
+FAR_IN_SEGMENTS = 256
 # Rows of one tile whose values may share a set of the first-level cache, and the bytes after which sets repeat.
 SAME_SET = 8
 SET_PERIOD = 4096
@@ -370,7 +372,7 @@ def _reads_lhs_in_place(roles: Roles, mr: int, itemsize: int) -> bool:
     if along_k == 1:
         sets = SET_PERIOD // math.gcd(SET_PERIOD, max(along_m, 1) * itemsize)
         return -(-mr // sets) <= SAME_SET
-    return along_m == 1 and along_k * itemsize <= FAR
+    return along_m == 1 and along_k * itemsize <= (FAR_IN_SEGMENTS if roles.segments else FAR)
 
 
 def _reads_rhs_in_place(roles: Roles, target: Target, itemsize: int) -> str:
