@@ -6,9 +6,10 @@ the few rows of lhs stay in the caches. Each sum is left in the lanes of one vec
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from pierian.compiler.dim import Dim, product
+from pierian.compiler.dim import Dim, maximum, product
 from pierian.compiler.kernel.access import step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel
@@ -35,8 +36,9 @@ SHORTEST_PART = 512
 # Bytes of columns that are short, and those at whose multiples the hardware stops fetching ahead.
 ONE_STREAM = 256
 PAGE = 4096
-# Columns that the choice is made for where their number is open.
-MANY_COLUMNS = 1024
+# The size that a choice is made for where one is open, and the products of a sum from which open ones may be chosen.
+OPEN_SIZE = 1024
+DEEP = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class Dots:
         outer: the outer axes beside those of rows and columns, and of them those that lhs varies along.
         packed: lhs is copied so that it lies along k first.
         lanes: elements in a vector.
-        rows, columns: sums in a register tile.
+        rows, columns: sums in a register tile; the rows of an open number that fill no tile are taken one by one.
+        most: rows up to which this pays.
         part: products between two visits of a sum; each lane adds up a chain of them.
         task: columns in a task, a multiple of those in a tile.
         ahead: columns are fetched before their turn.
@@ -59,85 +62,105 @@ class Dots:
     lanes: int
     rows: int
     columns: int
+    most: int
     part: int
     task: int
     ahead: bool
 
+    def pays(self, roles: Roles) -> Dim:
+        """1 where the sizes of a run are such that this is to be used, else 0."""
+        few = _is_positive(self.most + 1 - roles.m.extent)
+        return few if isinstance(roles.k.extent, int) else few * _is_positive(roles.k.extent + 1 - DEEP)
 
-def choose_dots(kernel: Kernel, roles: Roles, target: Target, tiled: float) -> Dots | None:
-    """The pieces; None where lhs has too many rows, rhs does not lie along k, or it takes longer than `tiled` (see `tiled_time`)."""
+
+def _is_positive(value: Dim) -> Dim:
+    """1 for positive integers, 0 for others."""
+    return 1 - maximum(1 - maximum(value, 0), 0)
+
+
+def choose_dots(kernel: Kernel, roles: Roles, target: Target, tiled: Callable[[int], float]) -> Dots | None:
+    """The pieces; None where lhs has too many rows, rhs does not lie along k, or it takes longer than `tiled` gives for that many
+    rows (see `tiled_time`). An open number of rows is compared in each run with `most`, how many it pays for."""
     r = roles
     m, n, k = r.m.extent, r.n.extent, r.k.extent
     itemsize = r.reduce.value.dtype.itemsize
     lanes = target.lanes(8 * itemsize)
     if (
-        not isinstance(m, int)
-        or not isinstance(k, int)
-        or not 0 < m <= MOST_ROWS
-        or k < lanes
+        lanes == 1
         or n in (0, 1)
-        or lanes == 1
+        or r.columns_contiguous
+        or r.segments
+        or r.packed
+        or (isinstance(k, int) and k < lanes)
     ):
-        return None
-    if r.columns_contiguous or r.segments or r.packed:
         return None
     depends = Dependencies()
     outer = tuple(axis for axis in kernel.axes if axis.name not in (r.m.name, r.n.name))
     if not all(axis.name in depends.of(r.rhs) for axis in outer):
         return None  # rhs would be read again and again
-    rows, columns = _tile(m, n, target)
-    # The rows of lhs take half of the first cache.
-    part = min(max(SHORTEST_PART, target.l1 // 2 // (m * itemsize)), CHAIN * lanes) // lanes * lanes
-    task = max(columns, min(TASK_COLUMNS, TASK_BYTES // (k * itemsize)) // columns * columns)
-    size = product([axis.extent for axis in outer]) * (n * k * itemsize)
-    if (
-        m == 1
-        and isinstance(size, int)
-        and n * k * itemsize == size > FEW_TASKS * TASK_BYTES
-        and isinstance(n, int)
-        and n <= task
-    ):
-        return None  # few long rows: each is better cut up, and shared out
     lies = plain_load(kernel, r.lhs)
     packed = lies is None or step(lies, r.k.name) != 1
-    padded = -(-m // rows) * rows
-    width = -(-_columns(n) // columns) * columns
-    time = padded * width * (LOADING * -(-k // lanes) + FOLD * -(-k // part)) + packed * GATHER * m * k
-    if time >= tiled:
+    tile, sides = _tile(m, n, target), (guess(n), guess(k))
+    # The rows of lhs take half of the first cache.
+    near = target.l1 // 2 // ((m if isinstance(m, int) and m > 0 else tile[0]) * itemsize)
+    part = min(max(SHORTEST_PART, near), CHAIN * lanes) // lanes * lanes
+    rows = range(1, MOST_ROWS + 1) if not isinstance(m, int) else [m] if 0 < m <= MOST_ROWS else []
+    most = max((one for one in rows if _time(one, *sides, lanes, tile, part, packed) < tiled(one)), default=0)
+    task = max(tile[1], min(TASK_COLUMNS, TASK_BYTES // (guess(k) * itemsize)) // tile[1] * tile[1])
+    size = product([axis.extent for axis in outer]) * n * k * itemsize
+    if m == 1 and isinstance(size, int) and size > FEW_TASKS * TASK_BYTES and guess(n) <= task and not outer:
+        return None  # few long rows: each is better cut up, and shared out
+    if not most:
         return None
     lhs_outer = tuple(axis for axis in outer if axis.name in depends.of(r.lhs))
-    return Dots(
-        outer, lhs_outer, packed, lanes, rows, columns, part, task, _fetches_ahead(rows, k * itemsize, size, target)
-    )
+    ahead = _fetches_ahead(tile[0], k * itemsize, size, target)
+    return Dots(outer, lhs_outer, packed, lanes, *tile, most, part, task, ahead)
 
 
-def tiled_time(roles: Roles, target: Target) -> float:
-    """What a register tile takes that reads panels, packed on the way, or rhs in place. No loop over rows is as fast as inner
-    products."""
+def _time(m: int, n: int, k: int, lanes: int, tile: tuple[int, int], part: int, packed: bool) -> float:
+    padded, width = -(-m // tile[0]) * tile[0], -(-n // tile[1]) * tile[1]
+    return padded * width * (LOADING * -(-k // lanes) + FOLD * -(-k // part)) + packed * GATHER * m * k
+
+
+def tiled_time(roles: Roles, target: Target) -> Callable[[int, int], float]:
+    """What a register tile of panels, packed on the way, or of rhs in place takes for so many rows and columns. No loop over rows is
+    as fast as inner products."""
     lanes = target.lanes(roles.reduce.value.dtype.bits)
-    m, n, k = roles.m.extent, roles.n.extent, roles.k.extent
-    if 1 in (m, n) or not isinstance(k, int):
-        return float("inf")
-    m, n = _columns(m), _columns(n)
-    packing = TURN if not roles.columns_contiguous else 0 if m <= FEW_ROWS and roles.rhs_step is not None else COPY
-    return float(m * -(-n // lanes) * k + packing * n * k)
+    k = guess(roles.k.extent)
+
+    def time(m: int, n: int) -> float:
+        if 1 in (m, n):
+            return float("inf")
+        in_place = m <= FEW_ROWS and roles.rhs_step is not None
+        packing = TURN if not roles.columns_contiguous else 0 if in_place else COPY
+        return float(m * -(-n // lanes) * k + packing * n * k)
+
+    return time
 
 
-def _columns(extent: Dim) -> int:
-    return extent if isinstance(extent, int) else MANY_COLUMNS
+def guess(extent: Dim) -> int:
+    """A size to choose for."""
+    return extent if isinstance(extent, int) else OPEN_SIZE
 
 
-def _tile(m: int, n: Dim, target: Target) -> tuple[int, int]:
+def _tile(m: Dim, n: Dim, target: Target) -> tuple[int, int]:
     """Rows and columns of the register tile: its sums and columns take registers, its rows are read from memory."""
     if m == 1:
-        return 1, min(_columns(n), 8)
+        return 1, min(guess(n), 8)
     most = 4 if target.vector_registers >= 32 else 2
-    return -(-m // -(-m // most)), min(_columns(n), 4)
+    if not isinstance(m, int) or m == 0:
+        return most, min(guess(n), 4)
+    return -(-m // -(-m // most)), min(guess(n), 4)
 
 
-def _fetches_ahead(rows: int, length: int, size: Dim, target: Target) -> bool:
+def _fetches_ahead(rows: int, length: Dim, size: Dim, target: Target) -> bool:
     """Whether columns, `length` bytes each, are asked for before their turn: not where they are near. The hardware follows few long
     ones from the last cache by itself, as it does those so short that they are one stream."""
     if isinstance(size, int) and size <= target.l2:
         return False
-    return rows > 2 or not isinstance(size, int) or size > target.l3 // 2 or ONE_STREAM < length < PAGE
+    return (
+        rows > 2
+        or not (isinstance(size, int) and isinstance(length, int))
+        or size > target.l3 // 2
+        or ONE_STREAM < length < PAGE
+    )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.schedule.contraction import Roles
-from pierian.compiler.schedule.dots import Dots, choose_dots, tiled_time
+from pierian.compiler.schedule.dots import Dots, choose_dots, guess, tiled_time
 from pierian.compiler.schedule.streams import Stream, choose_stream
 from pierian.compiler.target.features import Target
 
@@ -14,8 +14,10 @@ from pierian.compiler.target.features import Target
 def choose_few_rows(kernel: Kernel, roles: Roles, target: Target) -> tuple[Roles, Stream | Dots] | None:
     """How such a product is computed, and the roles it has then: those of rows and columns may be exchanged. None for others."""
     tiled = tiled_time(roles, target)
-    for turned in (roles, _exchanged(roles)):
-        found = choose_stream(turned, target) or choose_dots(kernel, turned, target, tiled)
+    m, n = guess(roles.m.extent), guess(roles.n.extent)
+    times = (lambda rows: tiled(rows, n), lambda columns: tiled(m, columns))
+    for turned, time in zip((roles, _exchanged(roles)), times, strict=True):
+        found = choose_stream(turned, target) or choose_dots(kernel, turned, target, time)
         if found is not None:
             return turned, found
     return None

@@ -77,3 +77,24 @@ def test_the_choice_is_in_the_note(left: tuple[int, int], right: tuple[int, int]
     )
     (note,) = emit_contraction(kernel, "k", host()).schedule
     assert ("along the vectors of both" in note) is is_chosen
+
+
+@pytest.mark.parametrize("open_depth", [False, True])
+def test_an_open_number_of_rows_is_looked_at_in_each_run(open_depth: bool) -> None:
+    rng = np.random.default_rng(4)
+    depths = (300, 40) if open_depth else (300,)
+    sizes = [(m, n, k) for m in (0, 1, 3, 6, 70) for n in (37, 5) for k in depths]
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder(tf.float32, [None, None if open_depth else 300], name="x")
+        w = tf.placeholder(tf.float32, [None, None if open_depth else 300], name="w")
+        z = [tf.matmul(x, transposed(w)), tf.matmul(x + tf.constant(1.0), transposed(w)) + tf.constant(1.0)]
+    sessions = [tf.Session(graph, threads=threads) for threads in (1, 2)]
+    for m, n, k in sizes:
+        a, b = rng.integers(-4, 5, (m, k)).astype("float32"), rng.integers(-4, 5, (n, k)).astype("float32")
+        for session in sessions:
+            found = session.run(z, {x: a, w: b})
+            np.testing.assert_array_equal(found[0], a @ b.T)
+            np.testing.assert_array_equal(found[1], (a + 1) @ b.T + 1)
+    for session in sessions:
+        session.close()

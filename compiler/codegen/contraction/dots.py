@@ -47,9 +47,10 @@ def emit_dots(kernel: Kernel, name: str, roles: Roles, dots: Dots, isa: str) -> 
     elements = product([axis.extent for axis in (*dots.outer, roles.n, roles.k)])
     size, work = elements * roles.rhs.dtype.itemsize, elements * roles.m.extent
     phases.append(Phase(f"{name}_d", sums.tasks, _is_at_most(size, SMALL_BYTES) and _is_at_most(work, SMALL_WORK)))
+    rows = roles.m.extent if isinstance(roles.m.extent, int) else f"{roles.m.extent} up to {dots.most}"
     note = (
-        f"contraction {roles.m.extent} x {roles.n.extent} x {roles.k.extent} along the vectors of both operands, tile "
-        f"{dots.rows} x {dots.columns}, tasks of {dots.task} columns in parts of {dots.part}, "
+        f"contraction {rows} x {roles.n.extent} x {roles.k.extent} along the vectors of both operands, tile {dots.rows} x "
+        f"{dots.columns}, tasks of {dots.task} columns in parts of {dots.part}, "
         f"lhs {'packed along k' if dots.packed else 'in place'}"
     )
     return KernelCode(
@@ -73,20 +74,26 @@ class _Emitter:
         self.dots = dots
         self.dtype = roles.reduce.value.dtype
         self.stores = [statement for statement in kernel.body if isinstance(statement, Store)]
-        assert isinstance(roles.m.extent, int) and isinstance(roles.k.extent, int)
-        self.rows, self.depth = roles.m.extent, roles.k.extent
-        self.padded = -(-self.rows // dots.rows) * dots.rows
+        # Rows there is room for, some perhaps beyond the last.
+        self.room = -(-dots.most // dots.rows) * dots.rows
         # Sums wait as results lie: row by row, or column by column.
-        self.turned = self.rows > 1 and self._results_lie_along(roles.m.name)
-        across, along = (dots.task, self.padded) if self.turned else (self.padded, dots.task)
+        self.turned = dots.most > 1 and self._results_lie_along(roles.m.name)
+        across, along = (dots.task, self.room) if self.turned else (self.room, dots.task)
         self.distance = along + dots.lanes
         self.scratch = across * self.distance * self.dtype.itemsize
         # Packed rows lie off a power of two, so that they do not share cache sets.
-        self.stride = -(-self.depth // (8 * dots.lanes)) * (8 * dots.lanes) + dots.lanes
+        self.stride = ceildiv(roles.k.extent, 8 * dots.lanes) * (8 * dots.lanes) + dots.lanes
         self.is_plain = plain_load(kernel, roles.rhs) is not None
         self.scope = Scope(self.frame)
-        for size in (*(axis.extent for axis in kernel.axes), self._blocks):
+        for size in (
+            *(axis.extent for axis in kernel.axes),
+            roles.k.extent,
+            self._blocks,
+            self.stride,
+            self.room * self.stride,
+        ):
             self.scope.dim(size)
+        self.rows, self.depth = self.scope.dim(roles.m.extent), self.scope.dim(roles.k.extent)
 
     def _results_lie_along(self, axis: str) -> bool:
         places = [address(self.frame.buffers[store.buffer], store.indices).known for store in self.stores]
@@ -109,7 +116,7 @@ class _Emitter:
     @property
     def shared(self) -> Dim:
         """Bytes of lhs once packed."""
-        return self.lhs_points * (self.rows * self.stride * self.dtype.itemsize) if self.dots.packed else 0
+        return self.lhs_points * (self.room * self.dtype.itemsize) * self.stride if self.dots.packed else 0
 
     # --- lhs -----------------------------------------------------------------------------------------------------
 
@@ -118,14 +125,16 @@ class _Emitter:
         w, r = self.writer, self.roles
         with w.loop(w.arg("begin"), w.arg("end")) as task:
             inside = Scope(self.frame, self.scope, unravel(self.scope, task.index, self.dots.lhs_outer))
-            begin, count = (i64(0), i64(0)), (i64(self.rows), i64(self.depth))
-            pack_rows(inside, r.lhs, r.m, r.k, begin, count, self._packed(task.index, i64(0)), i64(self.stride))
+            begin, count = (i64(0), i64(0)), (self.rows, self.depth)
+            stride = self.scope.dim(self.stride)
+            pack_rows(inside, r.lhs, r.m, r.k, begin, count, self._packed(task.index, i64(0)), stride)
         w.ret()
 
     def _packed(self, number: Value, row: Value) -> Value:
         """Where a row of a packed matrix begins."""
         w = self.writer
-        at = w.add(w.mul(number, i64(self.rows * self.stride)), w.mul(row, i64(self.stride)))
+        stride, size = self.scope.dim(self.stride), self.scope.dim(self.room * self.stride)
+        at = w.add(w.mul(number, size), w.mul(row, stride))
         return w.gep(self.frame.parameters.shared, self.dtype.llvm, at)
 
     # --- sums ----------------------------------------------------------------------------------------------------
@@ -139,11 +148,11 @@ class _Emitter:
             first = w.mul(w.sub(task.index, w.mul(point, blocks)), i64(d.task))
             count = w.minimum(w.sub(columns, first), i64(d.task))
             inside = Scope(self.frame, self.scope, unravel(self.scope, point, d.outer))
-            if self.depth <= d.part:
-                self._part(inside, first, count, i64(0), i64(self.depth))
+            if isinstance(self.roles.k.extent, int) and self.roles.k.extent <= d.part:
+                self._part(inside, first, count, i64(0), self.depth)
             else:
-                with w.loop(i64(0), i64(self.depth), d.part) as part:
-                    end = w.minimum(w.add(part.index, i64(d.part)), i64(self.depth))
+                with w.loop(i64(0), self.depth, d.part) as part:
+                    end = w.minimum(w.add(part.index, i64(d.part)), self.depth)
                     self._part(inside, first, count, part.index, end)
             self._results(inside, first, count)
         w.ret()
@@ -159,9 +168,20 @@ class _Emitter:
             columns = [self._rhs_line(scope, one, begin) for one in at]
             after = [w.add(one, i64(d.columns)) for one in at] if d.ahead and self.is_plain else []
             following = [self._address(scope, r.rhs, r.n.name, one, begin) for one in after]
-            with w.loop(i64(0), i64(self.padded), d.rows) as row:
-                rows = self._lhs_lines(scope, row.index, begin)
-                self._keep(self._tile(rows, columns, following, length), row.index, column.index, begin)
+
+            def tile(row: Value, height: int, column: Value = column.index) -> None:
+                rows = self._lhs_lines(scope, row, height, begin)
+                self._keep(self._tile(rows, columns, following, length), height, row, column, begin)
+
+            if isinstance(r.m.extent, int):
+                with w.loop(i64(0), i64(self.room), d.rows) as row:
+                    tile(row.index, d.rows)
+            else:
+                whole = w.sub(self.rows, w.op("srem", self.rows, i64(d.rows)))
+                with w.loop(i64(0), whole, d.rows) as row:
+                    tile(row.index, d.rows)
+                with w.loop(whole, self.rows) as row:
+                    tile(row.index, 1)
 
     def _address(self, scope: Scope, operand: ir.Scalar, axis: str, row: Value, begin: Value) -> Value:
         """Where the products of a row of a plain operand begin."""
@@ -185,12 +205,12 @@ class _Emitter:
 
         return computed
 
-    def _lhs_lines(self, scope: Scope, first: Value, begin: Value) -> list[Line]:
+    def _lhs_lines(self, scope: Scope, first: Value, height: int, begin: Value) -> list[Line]:
         """Those of a tile; rows beyond the last repeat it."""
         w, r, d = self.writer, self.roles, self.dots
-        exact = self.padded == self.rows
-        rows = [w.add(first, i64(i)) for i in range(d.rows)]
-        rows = rows if exact else [w.minimum(row, i64(self.rows - 1)) for row in rows]
+        rows = [w.add(first, i64(i)) for i in range(height)]
+        if isinstance(r.m.extent, int) and r.m.extent != self.room:
+            rows = [w.minimum(row, i64(r.m.extent - 1)) for row in rows]
         if not d.packed:
             return [self._line(self._address(scope, r.lhs, r.m.name, row, begin)) for row in rows]
         number = i64(0)
@@ -223,7 +243,7 @@ class _Emitter:
             for line in following:
                 w.prefetch(w.gep(line, self.dtype.llvm, loop.index))
             loop.next = self._products(rows, columns, loop.index, loop.carried, None)
-        if self.depth % d.lanes == 0:
+        if isinstance(self.roles.k.extent, int) and self.roles.k.extent % d.lanes == 0:
             return loop.results
         with w.loop(whole, length, d.lanes, loop.results) as rest:
             mask = self.scope.tail_mask(rest.index, length)
@@ -249,11 +269,11 @@ class _Emitter:
         across, along = (column, row) if self.turned else (row, column)
         return w.gep(w.arg("scratch"), self.dtype.llvm, w.add(w.mul(across, i64(self.distance)), along))
 
-    def _keep(self, sums: Sequence[Value], row: Value, column: Value, begin: Value) -> None:
+    def _keep(self, sums: Sequence[Value], height: int, row: Value, column: Value, begin: Value) -> None:
         """The sums of a tile stored, or with a later part added to what waits."""
         w, d = self.writer, self.dots
-        cells = [(i, j) for i in range(d.rows) for j in range(d.columns)]
-        outer, inner = d.rows, d.columns
+        cells = [(i, j) for i in range(height) for j in range(d.columns)]
+        outer, inner = height, d.columns
         if self.turned:
             cells, outer, inner = sorted(cells, key=lambda cell: cell[::-1]), inner, outer
         ordered = [sums[i * d.columns + j] for i, j in cells]
@@ -273,6 +293,8 @@ class _Emitter:
     def _piece(self, vectors: Sequence[Value], first: int, count: int) -> Value:
         """Some lanes of vectors that follow each other."""
         w, lanes = self.writer, self.dots.lanes
+        if count == 1:
+            return w.extract(vectors[first // lanes], first % lanes)
         x, y = vectors[first // lanes], vectors[(first + count - 1) // lanes]
         order = ", ".join(f"i32 {first % lanes + lane}" for lane in range(count))
         return w.emit(f"shufflevector {x}, {y}, <{count} x i32> <{order}>", vector(self.dtype.llvm, count))
@@ -280,7 +302,7 @@ class _Emitter:
     def _results(self, scope: Scope, first: Value, count: Value) -> None:
         """The epilogue of a task: results in vectors as they lie, the last of a line masked."""
         w, r, d = self.writer, self.roles, self.dots
-        across, along = (count, i64(self.rows)) if self.turned else (i64(self.rows), count)
+        across, along = (count, self.rows) if self.turned else (self.rows, count)
         with w.loop(i64(0), across) as line, w.loop(i64(0), along, d.lanes) as loop:
             row, column = (loop.index, line.index) if self.turned else (line.index, loop.index)
             values = {r.m.name: row, r.n.name: w.add(first, column)}

@@ -11,7 +11,7 @@ from pierian.compiler.codegen.contraction.rhs import RhsPacker
 from pierian.compiler.codegen.contraction.streams import emit_stream
 from pierian.compiler.codegen.contraction.winograd import emit_winograd
 from pierian.compiler.codegen.loops.emit import emit_loop
-from pierian.compiler.dim import Dim
+from pierian.compiler.dim import Dim, maximum
 from pierian.compiler.elementary import expand_kernel
 from pierian.compiler.kernel.nodes import Kernel, Reduce
 from pierian.compiler.schedule.collapse import collapse
@@ -37,12 +37,32 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
     roles = classify(kernel)
     few = choose_few_rows(kernel, roles, target)
     if few is not None:
-        expanded, roles = _expanded(kernel, few[0])
+        expanded, turned = _expanded(kernel, few[0])
         if isinstance(few[1], Stream):
-            return emit_stream(expanded, name, roles, few[1], target.isa)
-        return emit_dots(expanded, name, roles, few[1], target.isa)
+            return emit_stream(expanded, name, turned, few[1], target.isa)
+        pays = few[1].pays(turned)
+        code = emit_dots(expanded, name, turned, few[1], target.isa)
+        return code if pays == 1 else _either(pays, code, _emit_general(kernel, f"{name}_g", roles, winograd, target))
+    return _emit_general(kernel, name, roles, winograd, target)
+
+
+def _either(condition: Dim, code: KernelCode, other: KernelCode) -> KernelCode:
+    """A kernel that runs `code` where the condition is 1, the other where it is 0: the phases of the one left out have no tasks."""
+    phases = [
+        *(replace(phase, tasks=phase.tasks * condition) for phase in code.phases),
+        *(replace(phase, tasks=phase.tasks * (1 - condition)) for phase in other.phases),
+    ]
+    return KernelCode(
+        code.text + other.text, code.declarations | other.declarations, tuple(phases), maximum(code.shared, other.shared),
+        maximum(code.scratch, other.scratch), (*code.schedule, *other.schedule),
+        tuple({name: (name, text) for name, text in (*code.functions, *other.functions)}.values()),
+    )  # fmt: skip
+
+
+def _emit_general(kernel: Kernel, name: str, roles: Roles, winograd: Winograd | None, target: Target) -> KernelCode:
+    """By register tiles of panels, or of operands read in place; a loop where nothing is used twice."""
     if 1 in (roles.m.extent, roles.n.extent, roles.depth):
-        return emit_loop(replace(kernel, kind="loop"), name, target)  # bound by memory: nothing is used twice
+        return emit_loop(replace(kernel, kind="loop"), name, target)
     tiling = choose_tiling(roles, target)
     expanded, roles = _expanded(kernel, roles)
     packer = RhsPacker(f"{name}_p", expanded, roles, tiling, target.isa)
