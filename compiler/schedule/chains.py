@@ -34,9 +34,10 @@ BLOCK_BYTES = 1 << 18
 WHOLE_BYTES = 1 << 19
 # Rows of a register tile, at most.
 TILE_ROWS = 14
-# Tiles in a block of rows, at most: operands that are walked for so many rows come fast enough from the last cache, and more rows
-# would share fewer masked blocks.
+# Tiles in a block of rows, at most: operands that are walked for so many rows come fast enough from the last cache. Lower blocks of
+# rows have more columns in common that are masked.
 TILES = 9
+MASKED_TILES = 5
 # Bytes of a score matrix from which it leaves the second-level cache: smaller ones cost next to nothing between kernels.
 NEAR_BYTES = 1 << 18
 # Tasks that are enough for several threads.
@@ -322,22 +323,27 @@ def choose_blocks(chain: Chain, target: Target) -> Blocks:
     most = min(TILE_ROWS, max(1, (target.vector_registers - 3) // 2))
     tiles = ceildiv(m, most)
     mr = most if not isinstance(m, int) or not isinstance(tiles, int) else -(-m // tiles)
-    limit = BLOCK_BYTES
-    if chain.softmax is None:
-        assert isinstance(columns, int)
-        width, limit = columns, WHOLE_BYTES if columns > COLUMNS else BLOCK_BYTES
-    else:
-        width = COLUMNS
-        if chain.softmax.masked is not None and not (isinstance(columns, int) and columns <= COLUMNS):
-            width = MASKED_COLUMNS
-        if isinstance(columns, int):
-            width = -(-(-(-columns // -(-columns // width))) // nr) * nr
-    rows = _row_tiles(chain, max(1, min(TILES, limit // (width * dtype.itemsize * mr))), mr) * mr
-    online = not (isinstance(columns, int) and columns <= width)
+    width, limit, masked = _block_columns(chain, nr)
+    most = max(1, min(MASKED_TILES if masked else TILES, limit // (width * dtype.itemsize * mr)))
+    rows = _row_tiles(chain, most, mr) * mr
+    online = masked or not (isinstance(columns, int) and columns <= width)
     size = columns * (chain.first.depth + n) * dtype.itemsize
     near = isinstance(size, int) and size <= target.l2 // 2
     ahead = 0 if near else -(-nr * dtype.itemsize * UNROLL // LINE // (rows // mr))
     return Blocks(lanes, mr, m % mr if isinstance(m, int) else 0, nr, nv, rows, width, online, ahead)
+
+
+def _block_columns(chain: Chain, nr: int) -> tuple[int, int, bool]:
+    """Columns of a block, in whole panels; bytes that a block of rows may take; whether masked columns are left out."""
+    columns = chain.column.extent
+    if chain.softmax is None:
+        assert isinstance(columns, int)
+        return columns, WHOLE_BYTES if columns > COLUMNS else BLOCK_BYTES, False
+    masked = chain.softmax.masked is not None
+    width = MASKED_COLUMNS if masked and not (isinstance(columns, int) and columns <= COLUMNS) else COLUMNS
+    if isinstance(columns, int):
+        width = -(-(-(-columns // -(-columns // width))) // nr) * nr
+    return width, BLOCK_BYTES, masked
 
 
 def _row_tiles(chain: Chain, most: int, mr: int) -> int:
