@@ -22,6 +22,8 @@ from pierian.compiler.target.features import Target
 
 # Points of a window up to which it is written out; 11 x 11 is the largest that networks have.
 MOST_TAPS = 128
+# Points from which one line of a window is written out, in a loop over all: longer code would take LLVM longer than it saves.
+LOOPED_TAPS = 16
 # Points of the slide axis computed together, at most.
 MOST_ROWS = 8
 # Bytes after which lines fall into the same sets of the first cache, and how many sets neighbours must have at least: with channels
@@ -73,7 +75,8 @@ class WindowPlan:
         slide, lane: the axes of points computed together and of lanes.
         lanes: elements in a vector.
         rows: points of the slide axis in a tile.
-        taps: the window's axes in the order they are walked: those that share elements along the slide last.
+        looped: the axis of a large window that a loop walks around all others.
+        taps: its other axes in the order they are walked: those that share elements along the slide last.
     """
 
     reduces: tuple[Reduce, ...]
@@ -82,10 +85,11 @@ class WindowPlan:
     lane: Axis
     lanes: int
     rows: int
+    looped: Axis | None
     taps: tuple[Axis, ...]
 
     def points(self) -> Iterator[tuple[int, ...]]:
-        """The window's points in the order in which they are combined."""
+        """The window's points, or those of one line of it, in the order in which they are combined."""
         return itertools.product(*(range(_known(axis.extent)) for axis in self.taps))
 
     def at(self, expression: Scalar, row: int, point: Sequence[int] = ()) -> Scalar:
@@ -124,7 +128,7 @@ def choose_windows(kernel: Kernel, target: Target) -> WindowPlan | None:
     before = tuple(others[:-1])
     if not reduces:
         is_plain = all(access.lane_bound is None for access in found)
-        return None if is_plain else WindowPlan((), before, others[-1], lane, lanes, 1, ())
+        return None if is_plain else WindowPlan((), before, others[-1], lane, lanes, 1, None, ())
     sharing = {axis.name: _sharing(found, kernel.buffers, axis, reduces[0].axes) for axis in others}
     slide = max(reversed(others), key=lambda axis: bool(sharing[axis.name]))
     shared = sharing[slide.name]
@@ -136,7 +140,8 @@ def choose_windows(kernel: Kernel, target: Target) -> WindowPlan | None:
     kept = product([axis.extent for axis in taps]) if len(reduces) > 1 else 0
     rows = _rows(slide, taps[-1], shared.get(taps[-1].name), _known(kept), target)
     before = tuple(axis for axis in others if axis is not slide)
-    return WindowPlan(reduces, before, slide, lane, lanes, rows, taps)
+    looped = taps[0] if len(taps) > 1 and _known(product([axis.extent for axis in taps])) >= LOOPED_TAPS else None
+    return WindowPlan(reduces, before, slide, lane, lanes, rows, looped, taps[1:] if looped else taps)
 
 
 def _only_stores(body: Sequence[Statement]) -> bool:

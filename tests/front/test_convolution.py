@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
-@pytest.mark.parametrize("ksize, strides", [(2, 2), (3, 2), ((3, 2), (1, 2)), (2, 3)])
+@pytest.mark.parametrize("ksize, strides", [(2, 2), (3, 2), ((3, 2), (1, 2)), (2, 3), (5, 2)])
 def test_the_first_of_equal_maxima_has_the_gradient(ksize: Any, strides: Any, layout: str) -> None:
     """As in TensorFlow; sizes are of vectors' length and above, odd and even, so that lanes end everywhere, and windows overlap."""
     window, steps = ((v, v) if isinstance(v, int) else v for v in (ksize, strides))

@@ -14,7 +14,7 @@ from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.loops.plan import GRAIN
 from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, constant, i64, lanes_of, mangle, vector
-from pierian.compiler.dim import Dim, ceildiv, constant_part, floordiv, maximum, product
+from pierian.compiler.dim import Dim, ceildiv, constant_part, floordiv, maximum, product, substitute
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address
 from pierian.compiler.kernel.dependencies import Dependencies
@@ -48,7 +48,7 @@ class WindowEmitter:
 
     def emit(self) -> KernelCode:
         p, w = self.plan, self.writer
-        row_work = p.lane.extent * len(self.values[0])
+        row_work = p.lane.extent * len(self.values[0]) * (p.looped.extent if p.looped else 1)
         blocks = ceildiv(p.slide.extent, p.rows)
         per_task = floordiv(WORK, maximum(row_work * p.rows, 1)) + 1
         groups = floordiv(blocks + per_task - 1, per_task)
@@ -71,11 +71,12 @@ class WindowEmitter:
     def _note(self, tasks: Dim) -> str:
         p = self.plan
         axes = " x ".join(str(axis.extent) for axis in (*p.before, p.slide, p.lane))
-        window = " x ".join(str(axis.extent) for axis in p.taps) or "one"
+        window = " x ".join(str(axis.extent) for axis in ((p.looped,) if p.looped else ()) + p.taps) or "one"
+        looped = f", in a loop of {p.looped.extent}" if p.looped else ""
         edges = ", edges masked" if any(one.bounds for one in self.accesses.values()) else ""
         apart = max((one.stride for one in self.accesses.values()), default=1)
         lanes = f", lanes {apart} apart" if apart > 1 else ""
-        return f"windows of {window} over {axes}, tile {p.rows} x {p.lanes}{lanes}{edges}, tasks {tasks}"
+        return f"windows of {window}{looped} over {axes}, tile {p.rows} x {p.lanes}{lanes}{edges}, tasks {tasks}"
 
     # --- loops ---------------------------------------------------------------------------------------------------
 
@@ -84,7 +85,7 @@ class WindowEmitter:
         p, w = self.plan, self.writer
         filters = Scope(self.frame, scope, vector_axis=p.lane.name)
         found = [f"={p.combined(reduce, row).attribute}" for reduce in p.reduces for row in range(p.rows)]
-        filters.hoist([value for row in self.values for value in row], [p.slide.name, p.lane.name, *found])
+        filters.hoist([value for row in self.values for value in row], [*self._inner(), *found])
         whole = high
         if not isinstance(p.slide.extent, int) or p.slide.extent % p.rows:
             whole = w.sub(high, w.op("srem", w.sub(high, low), i64(p.rows)))
@@ -94,18 +95,54 @@ class WindowEmitter:
             with w.loop(whole, high) as single:
                 self._line(filters, single.index, 1)
 
+    def _inner(self) -> list[str]:
+        """The axes inside of a tile and around it whose values are not the same for all tiles."""
+        p = self.plan
+        return [p.slide.name, p.lane.name, *([p.looped.name] if p.looped else [])]
+
     def _line(self, scope: Scope, first: Value, rows: int) -> None:
         """A tile's rows over all lanes."""
         p, w = self.plan, self.writer
         line = Scope(self.frame, scope, {p.slide.name: first})
         read = self._read(rows)
         safe = self._inside(line, [bound for one in read for bound in one.bounds if bound != one.lane_bound])
-        flags = {one.bounds: self._flag(line, one) for one in read if one.bounds}
+        flags = self._flags(line, read)
         extent = line.dim(p.lane.extent)
         with w.loop(i64(0), extent, p.lanes) as column:
             inside = Scope(self.frame, line, {p.lane.name: column.index}, p.lane.name)
             plain = self._is_plain(inside, read, safe, extent) if rows == p.rows else FALSE
             self._choose(scope, inside, rows, plain, flags, extent)
+
+    def _flags(self, line: Scope, read: Sequence[Access]) -> Flags:
+        """For all bounds whether they hold as far as that is the same in all lanes; where a loop walks the window, masks in memory
+        for each of its turns."""
+        w, looped = self.writer, self.plan.looped
+        bounded = {one.bounds: one for one in read if one.bounds}
+        if looped is None or not bounded:
+            return {bounds: self._flag(line, one) for bounds, one in bounded.items()}
+        assert isinstance(looped.extent, int)
+        type_ = self._stored_mask()
+        tables = {bounds: w.alloca(type_, looped.extent) for bounds in bounded}
+        with w.loop(i64(0), i64(looped.extent)) as turn:
+            inside = Scope(self.frame, line, {looped.name: turn.index})
+            for bounds, one in bounded.items():
+                mask = w.cast("bitcast", self._flag(inside, one), f"i{self.plan.lanes}")
+                place = w.gep(tables[bounds], type_, turn.index)
+                w.store(w.cast("zext", mask, type_), place, 1)
+        return tables
+
+    def _stored_mask(self) -> str:
+        """The type of a mask in memory."""
+        return f"i{max(8, self.plan.lanes)}"
+
+    def turn_flags(self, tables: Flags, turn: Value) -> Flags:
+        """The masks of one turn of the loop over a window's lines."""
+        w, lanes, type_ = self.writer, self.plan.lanes, self._stored_mask()
+        found = {}
+        for bounds, table in tables.items():
+            stored = w.load(w.gep(table, type_, turn), type_, 1)
+            found[bounds] = w.cast("bitcast", w.cast("trunc", stored, f"i{lanes}"), vector("i1", lanes))
+        return found
 
     def _flag(self, scope: Scope, access: Access) -> Value:
         """In all lanes, whether the bounds hold that are the same for all of them."""
@@ -167,8 +204,12 @@ class WindowEmitter:
         return accesses(values, self.kernel.buffers, self.plan.lane.name)
 
     def _inside(self, scope: Scope, bounds: Sequence[Bound]) -> Value:
-        """Whether all places are inside: of places that differ by a number, the lowest and the highest are looked at."""
-        w = self.writer
+        """Whether all places are inside, in all turns of a loop over the window: of places that differ by a number, the lowest and
+        the highest are looked at."""
+        w, looped = self.writer, self.plan.looped
+        if looped is not None:
+            ends: list[dict[str, Dim]] = [{looped.name: 0}, {looped.name: looped.extent - 1}]
+            bounds = [(substitute(place, end), extent) for place, extent in bounds for end in ends]
         found: list[tuple[Dim, Dim, int, int]] = []
         for place, extent in bounds:
             for number, (base, size, low, high) in enumerate(found):
@@ -230,15 +271,33 @@ class _Tile:
     def _combined(self, number: int) -> list[Value]:
         """For each row, a combination of all points of the window; those that follow may use it."""
         reduce = self.plan.reduces[number]
-        taps = len(self.emitter.values[0]) // len(self.plan.reduces)
         states = [combine.identity(reduce.combiner, reduce.value.dtype, self.plan.lanes) for _ in range(self.rows)]
-        for tap in range(number * taps, (number + 1) * taps):
-            for row, state in enumerate(states):
-                states[row] = self._advance(reduce, state, self.emitter.values[row][tap])
+        if self.plan.looped is None:
+            states = self._line_combined(number, states)
+        else:
+            w, axis = self.writer, self.plan.looped
+            with w.loop(i64(0), self.scope.dim(axis.extent), 1, [part for state in states for part in state]) as turn:
+                flags = None if self.flags is None else self.emitter.turn_flags(self.flags, turn.index)
+                scope = Scope(self.scope.frame, self.scope, {axis.name: turn.index})
+                line = _Tile(self.emitter, self.around, scope, self.rows, flags)
+                given = iter(turn.carried)
+                states = line._line_combined(number, [[next(given) for _ in state] for state in states])
+                turn.next = [part for state in states for part in state]
+            given = iter(turn.results)
+            states = [[next(given) for _ in state] for state in states]
         results = [combine.result(reduce.combiner, state) for state in states]
         for row, value in enumerate(results):
             self.scope.define(self.plan.combined(reduce, row), value)
         return results
+
+    def _line_combined(self, number: int, states: list[State]) -> list[State]:
+        """The states of all rows after the points that are written out."""
+        reduce = self.plan.reduces[number]
+        taps = len(self.emitter.values[0]) // len(self.plan.reduces)
+        for tap in range(number * taps, (number + 1) * taps):
+            for row in range(self.rows):
+                states[row] = self._advance(reduce, states[row], self.emitter.values[row][tap])
+        return states
 
     def _advance(self, reduce: Reduce, state: State, value: Scalar) -> State:
         for node in ir.postorder([value]):
