@@ -71,6 +71,9 @@ class BlockEmitter:
             self.row_step, self.depth_step = 1, t.row_stride
             self.point_elements = t.part * t.row_stride
         self.segmented = t.lhs_in_place and t.sb > 1
+        # The last panel may have few columns: one vector of each row is enough.
+        n = roles.n.extent
+        self.has_narrow = isinstance(n, int) and t.nr == 2 * t.lanes and n > t.nr and 0 < n % t.nr <= t.lanes
         size = self.dtype.itemsize
         self.sums_offset = _aligned(t.rb * self.point_elements * size)
         self.table_offset = self.sums_offset + (0 if self.single else _aligned(t.rb * t.mb * t.nb * size))
@@ -87,10 +90,11 @@ class BlockEmitter:
         return self.table_offset + (self.roles.segment_count * 8 if self.segmented else 0)
 
     def microkernels(self) -> list[FunctionWriter]:
-        """The functions that compute tiles, one for each height."""
+        """The functions that compute tiles, one for each height and width."""
         t = self.tiling
         heights = [t.mr, *(height for height in (t.tail, t.low) if height)]
-        return [emit_microkernel(self.dtype, self._micro(height)) for height in heights]
+        widths = (False, True) if self.has_narrow else (False,)
+        return [emit_microkernel(self.dtype, self._micro(height, narrow)) for height in heights for narrow in widths]
 
     def emit(self) -> FunctionWriter:
         """The phase's function."""
@@ -108,10 +112,9 @@ class BlockEmitter:
         w.ret()
         return w
 
-    def _micro(self, height: int) -> MicroShape:
-        return MicroShape(
-            height, self.tiling.nr, self.tiling.lanes, self.row_step, self.depth_step, self.segmented, self.tiling.ahead
-        )
+    def _micro(self, height: int, narrow: bool = False) -> MicroShape:
+        t = self.tiling
+        return MicroShape(height, t.nr, t.lanes, self.row_step, self.depth_step, self.segmented, t.ahead, narrow)
 
     def _write_table(self, scope: Scope) -> None:
         """Where the values of lhs begin for each point of the segment axes, from those of the first point on."""
@@ -260,10 +263,13 @@ class BlockEmitter:
             depth, table, segments = part.count, w.gep(self.table, "i64", part.segment), part.segments
         else:
             depth, table, segments = w.mul(part.segments, part.count), NULL, i64(1)
-        shape = self._micro(height)
         ahead = self._ahead(part, number, following)
         arguments = [at, *rhs, depth, i64(t.chain), tile, resume, target, distance, ahead, table, segments]
-        w.call(micro_name(self.dtype, shape), "void", arguments)
+        wide = w.cmp("icmp sgt", columns, i64(t.lanes)) if self.has_narrow else TRUE
+        for narrow, chosen in ((False, wide), (True, w.negated(wide))):
+            if chosen != FALSE:
+                with w.when(chosen):
+                    w.call(micro_name(self.dtype, self._micro(height, narrow)), "void", arguments)
         waiting = w.both(last, w.negated(stored))
         if waiting != FALSE:
             with w.when(waiting):

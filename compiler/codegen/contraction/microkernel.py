@@ -32,6 +32,7 @@ class MicroShape:
         row_step, depth_step: element (i, k) of lhs lies at `i * row_step + k * depth_step`.
         segmented: whether lhs comes in segments.
         ahead: cache lines of what is read next that are fetched in each turn of `UNROLL` products.
+        narrow: whether only the first vector of each row is wanted; the tile in memory has room for all.
     """
 
     rows: int
@@ -41,11 +42,12 @@ class MicroShape:
     depth_step: int
     segmented: bool
     ahead: int = 0
+    narrow: bool = False
 
 
 def micro_name(dtype: DType, shape: MicroShape) -> str:
     """What the function for a shape is called in every module."""
-    kind = "segmented" if shape.segmented else "micro"
+    kind = ("segmented" if shape.segmented else "micro") + ("_narrow" if shape.narrow else "")
     steps = f"{shape.row_step}_{shape.depth_step}_{shape.ahead}"
     return f"pierian_{kind}_{dtype}_{shape.rows}x{shape.columns}_{shape.lanes}_{steps}"
 
@@ -73,7 +75,7 @@ class _MicroEmitter:
         )  # fmt: skip
         self.dtype = dtype
         self.shape = shape
-        self.vectors = shape.columns // shape.lanes
+        self.vectors = 1 if shape.narrow else shape.columns // shape.lanes
         self.stride = self.f.arg("stride")
         self.ahead_step = ahead_bytes(shape)
         # Where rows lie so near each other that a later product of one row reads what an earlier one of the next does, products are
