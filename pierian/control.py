@@ -26,7 +26,8 @@ def while_loop(
 ) -> list[Tensor]:
     """The loop variables after `body(*loop_vars)` was repeated while `cond(*loop_vars)` held.
 
-    Every variable keeps its type. Differentiable; the gradient is much faster with `maximum_iterations`.
+    Every variable keeps its type. Differentiable: the gradient runs the loop three times more, one of more than 1024 steps more
+    often, in the memory of 64 copies of the variables; with `maximum_iterations` it keeps what each step left.
     """
     made = build_while(current(), cond, body, list(loop_vars), maximum_iterations)
     return list(made) if isinstance(made, tuple) else [made]

@@ -1,10 +1,8 @@
-"""Gradients of control flow, as control flow again.
+"""Gradients of cond and scan, as control flow again (of loops with a condition: see `pierian.compiler.autodiff.whiles`).
 
 cond: the same predicate chooses between the branches' gradients. scan: what the way back reads and
 cannot cheaply compute again is stacked on the way forward (see `residuals`), then a scan in the other direction carries the
-gradient of the state and adds up those of what every step used. while_loop: with
-`maximum_iterations` it is differentiated as a scan of that many steps that idles once the condition fails; without, each step of the
-way back computes its state again from the start, which takes the square of the number of steps in time and no memory.
+gradient of the state and adds up those of what every step used.
 """
 
 from __future__ import annotations
@@ -17,17 +15,18 @@ from pierian.compiler.autodiff.reverse import gradients
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.inline import inline
 from pierian.compiler.graph.node import Node, Value
-from pierian.compiler.ops.control import BodyBuilder, build_cond, build_scan, build_while, close_bodies, trace_body
+from pierian.compiler.ops.control import BodyBuilder, build_cond, build_scan, close_bodies, trace_body
 from pierian.compiler.passes.dce import DeadCode
 
 
-def _current() -> Any:
+def current_builder() -> Any:
     from pierian.compiler.graph.builder import current
 
     return current()
 
 
-def _listed(made: Any) -> list[Value]:
+def listed(made: Any) -> list[Value]:
+    """One value or several as a list."""
     return list(made) if isinstance(made, tuple) else [made]
 
 
@@ -42,7 +41,7 @@ def body_gradients(
 
     `starts` are the numbers of outputs with the gradients they start from; `made` is told what became of the values of `body`.
     """
-    b = _current()
+    b = current_builder()
     results = inline(b, body, arguments, made)
     # An output that is a parameter itself, or given twice, is still a value to start from.
     xs = [arguments[i] for i in wanted]
@@ -64,13 +63,13 @@ def cond_gradient(b: Any, node: Node, dys: Sequence[Value | None]) -> Sequence[V
 
     def branch(body: Graph) -> Any:
         def function() -> list[Value]:
-            inner = _current()
+            inner = current_builder()
             arguments = [inner.as_value(value) for value in operands]
             return body_gradients(body, arguments, wanted, [(i, inner.as_value(dy)) for i, dy in starts])
 
         return function
 
-    found = _listed(build_cond(b, predicate, branch(node.bodies[0]), branch(node.bodies[1])))
+    found = listed(build_cond(b, predicate, branch(node.bodies[0]), branch(node.bodies[1])))
     by_operand = dict(zip(wanted, found, strict=True))
     return [None, *(by_operand.get(i) for i in range(len(operands)))]
 
@@ -90,7 +89,7 @@ def scan_gradient(b: Any, node: Node, dys: Sequence[Value | None]) -> Sequence[V
     made: dict[Value, Value] = {}
 
     def backward(*arguments: Value) -> list[Value]:
-        inner = _current()
+        inner = current_builder()
         at = iter(arguments)
         d_state, sums, old, slices, step_dys = (
             [next(at) for _ in range(n)] for n in (len(float_states), len(float_rest), count, sequences, len(given))
@@ -118,13 +117,13 @@ def scan_gradient(b: Any, node: Node, dys: Sequence[Value | None]) -> Sequence[V
     old_states = [i for i in range(count) if slices[i].uses]
 
     def forward(*arguments: Value) -> list[Value]:
-        inner = _current()
+        inner = current_builder()
         captured = [inner.as_value(value) for value in rest]
         values: dict[Value, Value] = {}
         following = inline(inner, body, [*arguments, *captured], values)[:count]
         return [*following, *(arguments[i] for i in old_states), *(values[value] for value in kept)]
 
-    stacks = _listed(build_scan(b, forward, states, xs, length, reverse))[count:] if old_states or kept else []
+    stacks = listed(build_scan(b, forward, states, xs, length, reverse))[count:] if old_states or kept else []
     old_stacks = dict(zip(old_states, stacks[: len(old_states)], strict=True))
     operands = [
         *(old_stacks.get(i) for i in range(count)), *xs, *(dys[i] for i in given), *stacks[len(old_states) :],
@@ -132,7 +131,7 @@ def scan_gradient(b: Any, node: Node, dys: Sequence[Value | None]) -> Sequence[V
     walked = _drop_unread(step, slices, operands)
     captured = close_bodies([step])
     attributes = {"state": len(start), "sequences": len(walked), "length": length, "reverse": not reverse}
-    found = _listed(b.apply(node.op, (*start, *walked, *captured), attributes, (step.graph,)))
+    found = listed(b.apply(node.op, (*start, *walked, *captured), attributes, (step.graph,)))
     result: list[Value | None] = [None] * len(node.inputs)
     places = [*float_states, *(count + sequences + i for i in float_rest), *(count + i for i in float_xs)]
     for place, value in zip(places, found, strict=True):
@@ -165,92 +164,3 @@ def _drop_unread(step: BodyBuilder, slices: Sequence[Value], operands: Sequence[
         step.graph.inputs = [one for one in step.graph.inputs if one is not value]
         step.graph.remove(value.node)
     return left
-
-
-def while_gradient(b: Any, node: Node, dys: Sequence[Value | None]) -> Sequence[Value | None]:
-    """See the module."""
-    limit = node.attributes["maximum_iterations"]
-    return _bounded(b, node, dys, limit) if limit is not None else _recomputed(b, node, dys)
-
-
-def _bounded(b: Any, node: Node, dys: Sequence[Value | None], limit: int) -> Sequence[Value | None]:
-    count = node.attributes["state"]
-    condition, body = node.bodies
-    states, rest = node.inputs[:count], node.inputs[count:]
-
-    def step(active: Value, *arguments: Value) -> list[Value]:
-        inner = _current()
-        captured = [inner.as_value(value) for value in rest]
-        (going,) = inline(inner, condition, [*arguments, *captured])
-        now = inner.logical_and(active, going)
-        moved = build_cond(
-            inner, now,
-            lambda: inline(_current(), body, [_current().as_value(v) for v in (*arguments, *captured)]),
-            lambda: [_current().as_value(value) for value in arguments],
-        )  # fmt: skip
-        return [now, *_listed(moved)]
-
-    made = _listed(build_scan(b, step, [b.constant(True), *states], [], limit))
-    pairs = [(y, dy) for y, dy in zip(made[1:], dys, strict=True) if dy is not None]
-    wanted = [value for value in node.inputs if value.dtype.is_float]
-    inputs = set(map(id, node.inputs))
-    found = gradients(
-        b, [y for y, _ in pairs], wanted, [dy for _, dy in pairs], unconnected="none",
-        producer=lambda value: None if id(value) in inputs else value.node,
-    )  # fmt: skip
-    by_value = {id(value): gradient for value, gradient in zip(wanted, found, strict=True)}
-    result: list[Value | None] = []
-    for value in node.inputs:
-        result.append(by_value.pop(id(value), None))
-    return result
-
-
-def _recomputed(b: Any, node: Node, dys: Sequence[Value | None]) -> Sequence[Value | None]:
-    count = node.attributes["state"]
-    condition, body = node.bodies
-    states, rest = node.inputs[:count], node.inputs[count:]
-    one, zero = b.constant(1, "int64"), b.constant(0, "int64")
-
-    def captured() -> list[Value]:
-        return [_current().as_value(value) for value in rest]
-
-    def advance(*arguments: Value) -> list[Value]:
-        inner = _current()
-        return [inner.add(arguments[0], inner.as_value(one)), *inline(inner, body, [*arguments[1:], *captured()])]
-
-    def going(*arguments: Value) -> Value:
-        return inline(_current(), condition, [*arguments[1:], *captured()])[0]
-
-    steps = _listed(build_while(b, going, advance, [zero, *states]))[0]
-    float_states = [i for i in range(count) if states[i].dtype.is_float]
-    float_rest = [i for i in range(len(rest)) if rest[i].dtype.is_float]
-    start = [dys[i] if dys[i] is not None else b.zeros_like(states[i]) for i in float_states]
-    totals = [b.zeros_like(rest[i]) for i in float_rest]
-
-    def more(*arguments: Value) -> Value:
-        inner = _current()
-        return inner.greater(arguments[0], inner.as_value(zero))
-
-    def back(*arguments: Value) -> list[Value]:
-        inner = _current()
-        left = inner.subtract(arguments[0], inner.as_value(one))
-        d_state = arguments[1 : 1 + len(float_states)]
-        sums = arguments[1 + len(float_states) :]
-        before = _listed(
-            build_while(
-                inner,
-                lambda *a: _current().less(a[0], _current().as_value(left)),
-                advance,
-                [zero, *states],
-            )
-        )[1:]
-        wanted = [*float_states, *(count + i for i in float_rest)]
-        found = body_gradients(body, [*before, *captured()], wanted, list(zip(float_states, d_state, strict=True)))
-        d_rest = found[len(float_states) :]
-        return [left, *found[: len(float_states)], *(inner.add(s, d) for s, d in zip(sums, d_rest, strict=True))]
-
-    made = _listed(build_while(b, more, back, [steps, *start, *totals]))[1:]
-    result: list[Value | None] = [None] * len(node.inputs)
-    for place, value in zip([*float_states, *(count + i for i in float_rest)], made, strict=True):
-        result[place] = value
-    return result

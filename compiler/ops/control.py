@@ -96,7 +96,7 @@ def _while_infer(
 
 @while_loop.gradient
 def _while_gradient(b: Any, node: Node, *dys: Value | None) -> Sequence[Value | None]:
-    from pierian.compiler.autodiff.control import while_gradient
+    from pierian.compiler.autodiff.whiles import while_gradient
 
     return while_gradient(b, node, dys)
 
