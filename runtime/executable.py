@@ -22,7 +22,7 @@ from pierian.runtime.bind import solve_sizes
 from pierian.runtime.cache import Stored
 from pierian.runtime.compilation import pool_code
 from pierian.runtime.loader import Code, load
-from pierian.runtime.memory import ALIGNMENT
+from pierian.runtime.memory import PAGE
 from pierian.runtime.native import NativeFunction, frame_functions, layout_holds
 from pierian.runtime.results import ResultMemory
 from pierian.runtime.threads import pool_address, tell_when_gone, thread_count
@@ -249,9 +249,9 @@ class _Slot:
 
     def reserve(self, size: int) -> None:
         """A workspace of at least `size` bytes, aligned."""
-        if self.workspace.nbytes < size + ALIGNMENT:
-            self.workspace = np.empty(size + ALIGNMENT, np.uint8)
-        self.frame[6] = -(-self.workspace.ctypes.data // ALIGNMENT) * ALIGNMENT
+        if self.workspace.nbytes < size + PAGE:
+            self.workspace = np.empty(size + PAGE, np.uint8)
+        self.frame[6] = -(-self.workspace.ctypes.data // PAGE) * PAGE
 
 
 def _type(program: Program, name: str) -> TensorType:

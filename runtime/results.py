@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pierian.runtime.memory import ALIGNMENT, COUNTS_REFERENCES
+from pierian.runtime.memory import COUNTS_REFERENCES, PAGE
 
 Array = np.ndarray[Any, Any]
 _Block = tuple[Array, int]  # memory, and where in it a multiple of the alignment is
@@ -45,8 +45,8 @@ class ResultMemory:
                 self._blocks.pop(next(iter(self._blocks)), None)
         block = self._free(blocks)
         if block is None:
-            memory = np.empty(size + ALIGNMENT, np.uint8)
-            block = memory, -memory.ctypes.data % ALIGNMENT
+            memory = np.empty(size + PAGE, np.uint8)
+            block = memory, -memory.ctypes.data % PAGE
         memory, start = block
         result = memory[start : start + size].view(dtype).reshape(shape)
         blocks.append(block)

@@ -134,6 +134,11 @@ class Scope:
         """Say what a `reduced` expression is from here on."""
         self._memo[node] = value
 
+    def share(self, other: Scope) -> None:
+        """Know what has been computed in a scope that stands at the same place of the loops, for another point around them."""
+        self._memo.update(other._memo)
+        self._splats.update(other._splats)
+
     def dim(self, expression: Dim) -> Value:
         """A size or the lane-0 value of an index."""
         if isinstance(expression, int):

@@ -1,4 +1,4 @@
-"""Results too large for any cache: whole lines of them go past the caches, without being read first.
+"""Results of kernels that walk more than the caches keep: whole lines of them go past the caches, without being read first.
 
 An ordinary store to a line that is in no cache first reads the line; a non-temporal one does not, which saves a third of the traffic
 of a copy (25 GB/s become 42 on Zen 4, one core). It pays only where the line would leave the caches before anyone reads it, and it
@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from pierian.compiler.codegen.evaluate import Frame
 from pierian.compiler.codegen.writer import FunctionWriter, i64
-from pierian.compiler.dim import product, symbol, symbols
+from pierian.compiler.cost import kernel_bytes
+from pierian.compiler.dim import symbol, symbols
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Kernel, Store
@@ -27,9 +28,11 @@ _VECTOR = 64
 
 
 def streamed_buffers(kernel: Kernel, lanes: int, vector_axes: frozenset[str], target: Target) -> frozenset[str]:
-    """Buffers larger than the last cache that a kernel only writes, in vectors that begin at multiples of their size where the
-    buffer does."""
+    """Buffers that a kernel whose arrays overflow the last cache only writes, in vectors that begin at multiples of their size where
+    the buffer does."""
     if target.isa not in _ISAS or lanes == 1 or sum(cost(s.value) for s in kernel.body) > _LIGHT:
+        return frozenset()
+    if not overflows(kernel, target):
         return frozenset()
     read = {ir.load_parts(node)[0] for node in ir.postorder(s.value for s in kernel.body) if node.op == "load"}
     buffers = {buffer.name: buffer for buffer in kernel.buffers}
@@ -38,12 +41,16 @@ def streamed_buffers(kernel: Kernel, lanes: int, vector_axes: frozenset[str], ta
         if not isinstance(statement, Store) or statement.buffer in read:
             continue
         buffer = buffers[statement.buffer]
-        size = product(list(buffer.shape))
         whole = buffer.dtype.itemsize * lanes == target.vector_bytes
-        large = isinstance(size, int) and size * buffer.dtype.itemsize > target.l3
-        if whole and large and _in_step(address(buffer, statement.indices).known, statement, lanes, vector_axes):
+        if whole and _in_step(address(buffer, statement.indices).known, statement, lanes, vector_axes):
             found.add(statement.buffer)
     return frozenset(found)
+
+
+def overflows(kernel: Kernel, target: Target) -> bool:
+    """Whether a kernel's arrays are known to be too large for the last cache: lines that it writes have left it before it ends."""
+    together = kernel_bytes(kernel)
+    return isinstance(together, int) and together > target.l3
 
 
 def _in_step(known: object, store: Store, lanes: int, vector_axes: frozenset[str]) -> bool:

@@ -131,7 +131,9 @@ def _softmax_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]
 @softmax.expand
 def _softmax_expand(b: Any, x: Value, axis: int) -> Value:
     grown = b.exp(b.subtract(x, b.max(x, axis=axis, keepdims=True)))
-    return b.divide(grown, b.sum(grown, axis=axis, keepdims=True))
+    total = b.sum(grown, axis=axis, keepdims=True)
+    # The sum is 1 or more, so its reciprocal is a normal number: one division for each sum, in place of one for each element.
+    return b.multiply(grown, b.divide(b.constant_like(1, total), total))
 
 
 @operator(infer=rules.same, promote="float", normalize=_one_axis)

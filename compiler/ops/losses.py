@@ -117,7 +117,8 @@ def _chosen(b: Any, labels: Value, logits: Value) -> Value:
 def _sparse_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
     labels, logits = node.inputs
     _, grown, total = exponentials(b, logits, (logits.type.rank - 1,))  # shared with the loss
-    difference = b.subtract(b.divide(grown, total), _chosen(b, labels, logits))
+    probability = b.multiply(grown, b.divide(b.constant_like(1, total), total))
+    difference = b.subtract(probability, _chosen(b, labels, logits))
     return None, b.multiply(difference, b.expand_dims(dz, axis=dz.type.rank))
 
 

@@ -239,9 +239,20 @@ def _softmax(rows: tuple[Statement, ...], weight: Scalar, m: Axis, column: Axis)
     shifted = ir.scalar("sub", dtype, (score, ir.reduced(peak.name, dtype)))
     if total.value != ir.scalar("exp", dtype, (shifted,)):
         return None
-    if weight != ir.scalar("div", dtype, (total.value, ir.reduced(total.name, dtype))):
+    if _quotient(weight) != (total.value, ir.reduced(total.name, dtype)):
         return None
     return Softmax(score, peak, total, _masked(score, m, column))
+
+
+def _quotient(weight: Scalar) -> tuple[Scalar, Scalar] | None:
+    """A value and the result of a reduction that it is divided by, or multiplied by the reciprocal of."""
+    if weight.op == "div" and weight.args[1].op == "reduced":
+        return weight.args[0], weight.args[1]
+    if weight.op != "mul" or weight.args[1].op != "div":
+        return None
+    one, divisor = weight.args[1].args
+    is_reciprocal = one.op == "const" and one.attribute == 1 and divisor.op == "reduced"
+    return (weight.args[0], divisor) if is_reciprocal else None
 
 
 # --- masks ------------------------------------------------------------------------------------------------------------
@@ -390,9 +401,7 @@ def plan_passes(chain: Chain, open_only: bool = False) -> Passes:
         masked = chain.softmax.masked
         rows = [_replaced(statement, chain.softmax.score, masked.open) for statement in rows]
         weight = replace_expression(weight, chain.softmax.score, masked.open)
-    divisor = None
-    if weight.op == "div" and weight.args[1].op == "reduced":
-        weight, divisor = weight.args
+    weight, divisor = _quotient(weight) or (weight, None)
     place, dtype = (symbol(column.name),), weight.dtype
     rows.append(Store(WEIGHT_KEPT, place, weight, (column,)))
     rows = _keep(rows, 0, SCORE_KEPT, chain, WORTH_KEEPING)

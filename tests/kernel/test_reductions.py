@@ -9,10 +9,11 @@ import pytest
 
 import pierian as tf
 
-# Short rows, rows with a vector and a rest, one long row in blocks, long and narrow columns, stripes, an axis in the middle.
+# Short rows, rows with a vector and a rest, one long row in blocks, long and narrow columns, stripes, an axis in the middle, columns
+# in blocks whose sums wait in registers or in the cache.
 SHAPES = [
     ((3, 5), 1), ((70,), 0), ((4, 4096), 1), ((200_003,), 0), ((130, 64), 0), ((2, 70_001), 1), ((40_000, 3), 0),
-    ((100, 2051), 0), ((67, 300), 0), ((3, 70, 300), 1), ((600_000, 2), 1),
+    ((100, 2051), 0), ((67, 300), 0), ((3, 70, 300), 1), ((600_000, 2), 1), ((9001, 70), 0), ((3, 3001, 200), 1),
 ]  # fmt: skip
 
 
@@ -60,3 +61,33 @@ def test_sums_and_extremes_and_equal_bits_on_any_number_of_threads(shape: tuple[
     np.testing.assert_array_equal(run("min", holes, axis, True), holes.min(axis))
     whole = (x * 4).astype(np.int32)
     np.testing.assert_array_equal(run("sum", whole, axis, False, 2), whole.sum(axis, dtype=np.int32))
+
+
+@pytest.mark.parametrize("axis", [(0, 2), (0, 1), (0, 2, 3), (1, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(41, 8, 1100, 1), (9, 5, 33, 47), (33, 3, 40, 64)], ids=str)
+def test_several_axes(shape: tuple[int, ...], axis: tuple[int, ...]) -> None:
+    """Batch normalization's sums, in either layout: stretches of memory with those of other results between them."""
+    x = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+    for open_sizes in (False, True):
+        found = [run("sum", x, axis, open_sizes, threads) for threads in (1, 3)]
+        assert found[0].tobytes() == found[1].tobytes()
+        np.testing.assert_allclose(found[0], x.sum(axis, dtype=np.float64), rtol=1e-5, atol=1e-4)
+        np.testing.assert_array_equal(run("any", x > 4, axis, open_sizes), (x > 4).any(axis))
+        np.testing.assert_array_equal(run("all", x > -4, axis, open_sizes, 2), (x > -4).all(axis))
+
+
+@pytest.mark.parametrize("width", [3, 40, 770])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 37])
+def test_rows_side_by_side_whose_results_lie_where_they_are_read(rows: int, width: int) -> None:
+    """Temporaries are overwritten in place, the last row too where it is walked with itself."""
+    x, y = np.random.default_rng(3).standard_normal((2, rows, width)).astype(np.float32)
+    graph = tf.Graph()
+    with graph.as_default():
+        a, b = (tf.placeholder(tf.float32, ("rows", width), name=name) for name in "ab")
+        for w in (tf.constant(np.eye(width, dtype=np.float32)),) * 2:
+            b = tf.matmul(b, w) * 2.0
+            b = b + (a - tf.reduce_mean(a, axis=1, keepdims=True)) * tf.reduce_max(a, axis=1, keepdims=True)
+    with tf.Session(graph) as session:
+        found = session.run(b, {"a": x, "b": y})
+    row = (x - x.mean(1, keepdims=True)) * x.max(1, keepdims=True)
+    np.testing.assert_allclose(found, 4 * y + 3 * row, rtol=2e-5, atol=2e-4)

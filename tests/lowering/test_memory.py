@@ -17,7 +17,7 @@ from pierian.compiler.lowering.in_place import step_overwrites
 from pierian.compiler.lowering.memory import Liveness
 from pierian.compiler.options import CompileOptions
 from pierian.runtime.callable import PreparedCall
-from pierian.runtime.executable import ALIGNMENT
+from pierian.runtime.memory import PAGE
 
 APART = CompileOptions(in_place=False, reuse_memory=False, fuse=False)
 UNFUSED = CompileOptions(fuse=False)
@@ -112,7 +112,7 @@ def test_the_figure_is_what_a_run_takes(threads: int) -> None:
         results = call([np.ones((70 if seed % 2 else 96, 96), np.float32)])
         sizes = {"n": 70}
         (slot,) = call.executable._slots
-        assert slot.workspace.nbytes == evaluate(found.workspace(threads), sizes) + ALIGNMENT
+        assert slot.workspace.nbytes == evaluate(found.workspace(threads), sizes) + PAGE
         assert sum(one.nbytes for one in results) == evaluate(found.results, sizes)
         assert evaluate(found.inputs, sizes) == 4 * 96 * (70 if seed % 2 else 96)
 

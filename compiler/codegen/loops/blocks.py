@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import KernelCode, Phase
@@ -11,17 +11,26 @@ from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.loops.plan import (
     BLOCK,
     FEW_OUTER,
+    FEW_ROWS,
+    FEW_VECTORS,
+    LONG_STRETCH,
     STRETCH,
+    STRIPE,
+    fitting,
 )
 from pierian.compiler.codegen.loops.squares import SquareEmitter
-from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64
-from pierian.compiler.dim import Dim, floordiv, maximum, product
-from pierian.compiler.kernel.nodes import Reduce
+from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, i64, like, mangle
+from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
+from pierian.compiler.kernel.nodes import Reduce, Statement
 from pierian.compiler.schedule.rows import groups
 
 
 class BlockEmitter(SquareEmitter):
-    """Adds reductions cut into blocks, and chooses among the nests."""
+    """Adds reductions cut into blocks, and chooses among the nests.
+
+    What blocks leave lies in the launch's shared memory: for each block the parts of the states one after the other, each of them as
+    one array over the kernel's outer points.
+    """
 
     def emit(self) -> KernelCode:
         split = self._split()
@@ -32,16 +41,17 @@ class BlockEmitter(SquareEmitter):
             emit = {"rows": self._emit_rows, "squares": self._emit_squares}.get(self.plan.kind, self._emit_vectors)
             phases = [emit()]
         plan = self.plan
+        side = f", {plan.together} rows side by side" if plan.together > 1 else ""
         axes = " x ".join(str(axis.extent) for axis in self.kernel.axes) or "1"
-        note = f"{plan.kind} over {axes}, {plan.lanes} lanes x {plan.unroll}, tasks {phases[0].tasks}"
+        note = f"{plan.kind} over {axes}, {plan.lanes} lanes x {plan.unroll}{side}, tasks {phases[0].tasks}"
         if split is not None:
-            note += f", reduction cut into blocks of {BLOCK}"
+            note += f", reduction cut into blocks of {split[1]}"
         if self.streamed:
             note += f", {', '.join(sorted(self.streamed))} stored past the caches"
         return KernelCode("\n".join(self.texts), frozenset(self.declarations), tuple(phases), shared, 0, (note,))
 
     def _split(self) -> tuple[Sequence[Reduce], Dim, Dim] | None:
-        """The first pass of a kernel with few outer points and a long reduction: its reductions, the rows of one
+        """The first pass of a kernel with few outer points and a long reduction: its reductions, the points of one
         block along their slowest axis, and the number of blocks."""
         kernel = self.kernel
         group = groups(kernel.body)[0] if kernel.body else []
@@ -50,163 +60,216 @@ class BlockEmitter(SquareEmitter):
             return None
         points = product([axis.extent for axis in kernel.axes])
         axes = reduces[0].axes
-        if not axes:
+        if not axes or any(statement.axes for statement in kernel.body[len(group) :]):
             return None
         length = product([axis.extent for axis in axes])
-        if self.plan.kind == "columns":
-            few: Dim = points if isinstance(points, int) else 1 << 40
-            if not (isinstance(few, int) and few <= 512):
-                return None
-        elif not (isinstance(points, int) and points <= FEW_OUTER):
+        columns = self.plan.kind == "columns"
+        # Columns that are stripes for many tasks need no blocks.
+        most = STRIPE * FEW_OUTER if columns and len(kernel.axes) == 1 else STRIPE if columns else FEW_OUTER
+        inner = product([axis.extent for axis in axes[1:]])
+        if not columns and self._jumps(points, inner):
+            return reduces, 1, axes[0].extent
+        if not isinstance(points, int) or points > most:
             return None
-        if isinstance(length, int) and isinstance(points, int) and length * points <= 2 * BLOCK:
+        if isinstance(length, int) and length * points <= 2 * BLOCK:
             return None
-        if any(statement.axes for statement in kernel.body[len(group) :]):
+        size = maximum(
+            floordiv(BLOCK - 1, maximum(inner * (points if columns else 1), 1)) + 1, FEW_ROWS if columns else 1
+        )
+        if columns and isinstance(length, int) and isinstance(size, int) and length < 2 * size:
             return None
-        below = product([axis.extent for axis in axes[1:]]) * (points if self.plan.kind == "columns" else 1)
-        rows = floordiv(BLOCK - 1, maximum(below, 1)) + 1
-        return reduces, rows, floordiv(axes[0].extent + rows - 1, rows)
+        return reduces, size, floordiv(axes[0].extent + size - 1, size)
 
-    def _emit_split(self, reduces: Sequence[Reduce], rows: Dim, blocks: Dim) -> tuple[list[Phase], Dim]:
-        kernel = self.kernel
+    def _jumps(self, points: Dim, inner: Dim) -> bool:
+        """Whether rows lie in long stretches with those of other points between them, beyond the near caches (sums over an image and
+        the batch, channel by channel): then memory is read from its beginning to its end, a partial result for each stretch."""
+        axes = groups(self.kernel.body)[0][0].axes
+        return (
+            len(axes) > 1
+            and isinstance(points, int)
+            and isinstance(inner, int)
+            and 1 < points <= STRIPE
+            and inner >= LONG_STRETCH
+            and not self.is_near
+        )
+
+    def _emit_split(self, reduces: Sequence[Reduce], size: Dim, blocks: Dim) -> tuple[list[Phase], Dim]:
+        kernel, lanes = self.kernel, self.plan.lanes
         points = product([axis.extent for axis in kernel.axes])
-        lanes = self.plan.lanes if self.plan.kind == "rows" else 1
-        parts = [
-            (reduce, type_)
-            for reduce in reduces
-            for type_ in combine.state_types(reduce.combiner, reduce.value.dtype, 1)
-        ]
-        slot = 8 * len(parts)
+        columns = self.plan.kind == "columns"
 
         def partial(writer: FunctionWriter, frame: Frame) -> None:
             scope = Scope(frame)
-            count = scope.dim(points)
             length = scope.dim(reduces[0].axes[0].extent)
+            scope.dim(points)
             with writer.loop(writer.arg("begin"), writer.arg("end")) as loop:
-                low = writer.mul(loop.index, scope.dim(rows))
-                high = writer.minimum(writer.add(low, scope.dim(rows)), length)
-                base = writer.mul(loop.index, writer.mul(count, i64(slot)))
+                low = writer.mul(loop.index, scope.dim(size))
+                span = low, writer.minimum(writer.add(low, scope.dim(size)), length)
                 block = Scope(frame, scope)
-                if self.plan.kind == "columns":
-                    self._partial_columns(block, reduces, (low, high), base, slot)
+                if columns:
+                    self._partial_columns(block, reduces, span, loop.index)
                 else:
-                    self._partial_rows(block, reduces, (low, high), base, slot)
+                    self._partial_rows(block, reduces, span, loop.index)
 
         def final(writer: FunctionWriter, frame: Frame) -> None:
             scope = Scope(frame)
-            count = scope.dim(points)
             total = scope.dim(blocks)
+            scope.dim(points)
+            before, last = (kernel.axes[:-1], kernel.axes[-1]) if columns else (kernel.axes, None)
+            rest = kernel.body[len(reduces) :]
 
             def at_point(inside: Scope) -> None:
-                number = self._flat_number(inside)
-                starts = [v for r in reduces for v in combine.identity(r.combiner, r.value.dtype, 1)]
-                # Blocks in stretches, as in a row: a sum of sums loses less to rounding.
-                with writer.loop(i64(0), total, STRETCH, starts) as loop:
-                    end = writer.minimum(writer.add(loop.index, i64(STRETCH)), total)
-                    with writer.loop(loop.index, end, 1, starts) as stretch:
-                        cell = writer.add(writer.mul(stretch.index, count), number)
-                        found = self._read_states(inside, reduces, writer.mul(cell, i64(slot)))
-                        stretch.next = self._joined(
-                            writer, reduces, stretch.carried, [v for state in found for v in state]
-                        )
-                    loop.next = self._joined(writer, reduces, loop.carried, stretch.results)
-                results = iter(loop.results)
-                for reduce in reduces:
-                    size = len(combine.state_types(reduce.combiner, reduce.value.dtype, 1))
-                    self._define(inside, reduce, [next(results) for _ in range(size)])
-                self._statements(inside, kernel.body[len(reduces) :], 1)
+                if last is None:
+                    self._combine_blocks([inside], reduces, rest, total)
+                else:
+                    extent = inside.dim(last.extent)
+                    self._over_columns(
+                        inside, last, i64(0), extent, fitting(kernel, last.name, lanes, FEW_VECTORS // 2),
+                        lambda found: self._combine_blocks(found, reduces, rest, total),
+                    )  # fmt: skip
 
-            self._over_points(scope, kernel.axes, i64(0), count, at_point)
+            self._over_points(scope, before, i64(0), scope.dim(product([a.extent for a in before])), at_point)
 
-        first = self._function("partial", partial, self.plan.lanes if self.plan.kind == "columns" else lanes)
-        second = self._function("final", final, 1)
-        return [Phase(first, blocks), Phase(second, 1, True)], blocks * points * slot
+        phases = [
+            Phase(self._function("partial", partial, lanes), blocks),
+            Phase(self._function("final", final, lanes if columns else 1), 1, True),
+        ]
+        return phases, blocks * self._block_bytes(reduces)
 
-    def _joined(
-        self, writer: FunctionWriter, reduces: Sequence[Reduce], before: Sequence[Value], behind: Sequence[Value]
-    ) -> list[Value]:
-        """States of all reductions, and those of later elements, as one; each a flat list."""
-        left, right = iter(before), iter(behind)
-        joined: list[Value] = []
+    # --- what a block leaves -----------------------------------------------------------------------------------------
+
+    def _parts(self, reduces: Sequence[Reduce]) -> list[tuple[str, int]]:
+        """The parts of the states: the type of an element in memory, and where their array begins, in bytes for each point."""
+        found, begin = [], 0
         for reduce in reduces:
-            dtype = reduce.value.dtype
-            size = len(combine.state_types(reduce.combiner, dtype, 1))
-            states = ([next(side) for _ in range(size)] for side in (left, right))
-            joined += combine.combine(writer, reduce.combiner, dtype, *states)
-        return joined
+            for type_ in combine.state_types(reduce.combiner, reduce.value.dtype, 1):
+                found.append(("i8" if type_ == "i1" else type_, begin))
+                begin += _BYTES[found[-1][0]]
+        return found
 
-    def _flat_number(self, scope: Scope) -> Value:
+    def _block_bytes(self, reduces: Sequence[Reduce]) -> Dim:
+        *_, (type_, begin) = self._parts(reduces)
+        whole = (begin + _BYTES[type_]) * product([axis.extent for axis in self.kernel.axes])
+        return ceildiv(whole, _BLOCK_ALIGNMENT) * _BLOCK_ALIGNMENT
+
+    def _places(self, scope: Scope, reduces: Sequence[Reduce], block: Value) -> list[Value]:
+        """Where the parts of a block's states lie that belong to the point, or the first lane, a scope stands at."""
+        writer = scope.writer
         number = i64(0)
         for axis in self.kernel.axes:
-            number = scope.writer.add(scope.writer.mul(number, scope.dim(axis.extent)), scope.values[axis.name])
-        return number
+            number = writer.add(writer.mul(number, scope.dim(axis.extent)), scope.values[axis.name])
+        count = scope.dim(product([axis.extent for axis in self.kernel.axes]))
+        base = writer.mul(block, scope.dim(self._block_bytes(reduces)))
+        start = writer.gep(scope.frame.parameters.shared, "i8", base)
+        return [
+            writer.gep(writer.gep(start, "i8", writer.mul(count, i64(begin))), type_, number)
+            for type_, begin in self._parts(reduces)
+        ]
 
-    def _partial_rows(
-        self, scope: Scope, reduces: Sequence[Reduce], span: tuple[Value, Value], base: Value, slot: int
-    ) -> None:
+    def _write_states(self, scope: Scope, reduces: Sequence[Reduce], block: Value, states: Sequence[State]) -> None:
         writer = scope.writer
+        values = [part for state in states for part in state]
+        for place, value in zip(self._places(scope, reduces, block), values, strict=True):
+            stored = writer.cast("zext", value, like(value.type, "i8")) if element_of(value.type) == "i1" else value
+            if scope.mask is None:
+                writer.store(stored, place, 1)
+                continue
+            suffix = mangle(stored.type)
+            writer.call(f"llvm.masked.store.{suffix}.p0", "void", [stored, place, Value("1", "i32"), scope.mask])
 
+    def _read_states(self, scope: Scope, reduces: Sequence[Reduce], block: Value) -> list[State]:
+        writer, lanes = scope.writer, scope.frame.lanes
+        places = iter(self._places(scope, reduces, block))
+        found = []
+        for reduce in reduces:
+            state = []
+            for type_ in combine.state_types(reduce.combiner, reduce.value.dtype, lanes):
+                stored = like(type_, "i8") if element_of(type_) == "i1" else type_
+                place = next(places)
+                if scope.mask is None:
+                    value = writer.load(place, stored, 1)
+                else:
+                    zero = constant(0, element_of(stored), lanes)
+                    name = f"llvm.masked.load.{mangle(stored)}.p0"
+                    value = writer.call(name, stored, [place, Value("1", "i32"), scope.mask, zero])
+                if stored != type_:
+                    value = writer.cmp("icmp ne", value, constant(0, "i8", lanes))
+                state.append(value)
+            found.append(state)
+        return found
+
+    # --- the two phases ----------------------------------------------------------------------------------------------
+
+    def _partial_rows(self, scope: Scope, reduces: Sequence[Reduce], span: tuple[Value, Value], block: Value) -> None:
         def at_point(inside: Scope) -> None:
-            states = self._row_states(inside, reduces, span)
-            offset = writer.add(base, writer.mul(self._flat_number(inside), i64(slot)))
-            for part, value in enumerate(v for state in states for v in state):
-                self._write_part(inside, writer.add(offset, i64(8 * part)), value)
+            self._write_states(inside, reduces, block, self._row_states(inside, reduces, span))
 
         points = scope.dim(product([axis.extent for axis in self.kernel.axes]))
         self._over_points(scope, self.kernel.axes, i64(0), points, at_point)
 
     def _partial_columns(
-        self, scope: Scope, reduces: Sequence[Reduce], span: tuple[Value, Value], base: Value, slot: int
+        self, scope: Scope, reduces: Sequence[Reduce], span: tuple[Value, Value], block: Value
     ) -> None:
-        """Lanes along the last outer axis; each lane's state goes to its own slot."""
-        writer, lanes = scope.writer, self.plan.lanes
-        last = self.kernel.axes[-1]
-        before = self.kernel.axes[:-1]
+        """Lanes along the last outer axis. Few columns wait in registers, more of them in the first cache, so that rows are read
+        from their beginning to their end."""
+        *before, last = self.kernel.axes
         extent = scope.dim(last.extent)
+        count = fitting(self.kernel, last.name, self.plan.lanes, max(1, FEW_VECTORS // len(reduces)))
+
+        def leave(column: Scope, states: Sequence[State]) -> None:
+            self._write_states(column, reduces, block, states)
+
+        def walk(outer: Scope) -> Callable[[list[Scope]], None]:
+            def columns(found: list[Scope]) -> None:
+                for column, states in zip(found, self._walk(outer, found, reduces, span), strict=True):
+                    leave(column, states)
+
+            return columns
 
         def at_point(inside: Scope) -> None:
-            with writer.loop(i64(0), extent, lanes) as loop:
-                column = Scope(inside.frame, inside, {last.name: loop.index}, last.name)
-                column.mask = column.tail_mask(loop.index, extent)
-                (states,) = self._walk(inside, [column], reduces, span)
-                number = self._flat_number(column)
-                cell = writer.splat(writer.add(base, writer.mul(number, i64(slot))), lanes)
-                steps = writer.op("mul", writer.iota("i64", lanes), constant(slot, "i64", lanes))
-                offsets = writer.op("add", cell, steps)
-                for part, value in enumerate(v for state in states for v in state):
-                    self._scatter_part(column, offsets, 8 * part, value)
+            if self._streams_rows(FEW_VECTORS + 1):
+                self._stripe_loop(inside, last, i64(0), extent, span, leave)
+            else:
+                self._over_columns(inside, last, i64(0), extent, count, walk(inside))
 
-        points = scope.dim(product([axis.extent for axis in before]))
-        self._over_points(scope, before, i64(0), points, at_point)
+        self._over_points(scope, before, i64(0), scope.dim(product([axis.extent for axis in before])), at_point)
 
-    def _write_part(self, scope: Scope, offset: Value, value: Value) -> None:
-        writer = scope.writer
-        pointer = writer.gep(scope.frame.parameters.shared, "i8", offset)
-        stored = writer.cast("zext", value, "i8") if value.type == "i1" else value
-        writer.store(stored, pointer, 8)
+    def _combine_blocks(
+        self, scopes: list[Scope], reduces: Sequence[Reduce], rest: Sequence[Statement], total: Value
+    ) -> None:
+        """The states that blocks have left, in the order of the blocks, and what is done with the results."""
+        writer, lanes = scopes[0].writer, scopes[0].frame.lanes
+        starts = [part for _ in scopes for r in reduces for part in combine.identity(r.combiner, r.value.dtype, lanes)]
+        kinds = [r for _ in scopes for r in reduces]
+        # Blocks in stretches, as in a row: a sum of sums loses less to rounding.
+        with writer.loop(i64(0), total, STRETCH, starts) as loop:
+            end = writer.minimum(writer.add(loop.index, i64(STRETCH)), total)
+            with writer.loop(loop.index, end, 1, starts) as stretch:
+                found = [state for scope in scopes for state in self._read_states(scope, reduces, stretch.index)]
+                stretch.next = _joined(writer, kinds, stretch.carried, [part for state in found for part in state])
+            loop.next = _joined(writer, kinds, loop.carried, stretch.results)
+        results = iter(loop.results)
+        for scope in scopes:
+            for reduce in reduces:
+                size = len(combine.state_types(reduce.combiner, reduce.value.dtype, 1))
+                self._define(scope, reduce, [next(results) for _ in range(size)])
+        self._statements(scopes, rest)
 
-    def _scatter_part(self, scope: Scope, offsets: Value, byte: int, value: Value) -> None:
-        """Slots are 8 bytes apart or more, so each lane is stored on its own."""
-        writer = scope.writer
-        lanes = self.plan.lanes
-        assert scope.mask is not None
-        for lane in range(lanes):
-            with writer.when(writer.extract(scope.mask, lane)):
-                one = writer.extract(value, lane)
-                self._write_part(scope, writer.add(writer.extract(offsets, lane), i64(byte)), one)
 
-    def _read_states(self, scope: Scope, reduces: Sequence[Reduce], offset: Value) -> list[State]:
-        writer = scope.writer
-        found = []
-        part = 0
-        for reduce in reduces:
-            state = []
-            for type_ in combine.state_types(reduce.combiner, reduce.value.dtype, 1):
-                pointer = writer.gep(scope.frame.parameters.shared, "i8", writer.add(offset, i64(8 * part)))
-                if type_ == "i1":
-                    state.append(writer.cmp("icmp ne", writer.load(pointer, "i8", 8), constant(0, "i8")))
-                else:
-                    state.append(writer.load(pointer, type_, 8))
-                part += 1
-            found.append(state)
-        return found
+def _joined(
+    writer: FunctionWriter, reduces: Sequence[Reduce], before: Sequence[Value], behind: Sequence[Value]
+) -> list[Value]:
+    """States of reductions, and those of later elements, as one; each a flat list."""
+    left, right = iter(before), iter(behind)
+    joined: list[Value] = []
+    for reduce in reduces:
+        dtype = reduce.value.dtype
+        size = len(combine.state_types(reduce.combiner, dtype, 1))
+        states = ([next(side) for _ in range(size)] for side in (left, right))
+        joined += combine.combine(writer, reduce.combiner, dtype, *states)
+    return joined
+
+
+_BYTES = {"i8": 1, "i32": 4, "float": 4, "i64": 8, "double": 8}
+# A block's states begin at a cache line: two threads do not write to the same.
+_BLOCK_ALIGNMENT = 64

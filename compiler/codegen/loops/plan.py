@@ -35,10 +35,22 @@ NARROWEST = 16
 SQUARE_WORK = 24
 # Scalar operations per element below which a pass over rows waits for memory and nothing else.
 STREAMING_WORK = 4
+# Vectors of sums that wait in registers together.
+FEW_VECTORS = 8
+# Elements of a stretch of memory that is worth a partial result of its own.
+LONG_STRETCH = 1024
+# Rows in a block of columns, at least: what it leaves is then little beside what it reads.
+FEW_ROWS = 64
+# Vectors in rows that end too seldom to be walked side by side, and in those that are mostly end.
+LONG_ROW = 160
+SHORT_ROW = 4
 # Bytes that memory and caches move at once.
 CACHE_LINE = 64
 # Vectors up to which short reductions of known size, such as windows, are written out point by point.
 UNROLLED = 160
+
+
+_BOOL = 8  # bits of a stored boolean
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,7 @@ class Plan:
         lanes: elements in a vector.
         unroll: vectors in flight.
         grain: for pointwise, elements worth a task.
+        together: for rows, outer points walked side by side.
     """
 
     kind: str
@@ -60,21 +73,25 @@ class Plan:
     unroll: int
     across: str = ""
     grain: int = GRAIN
+    together: int = 1
 
 
 def choose_plan(kernel: Kernel, target: Target) -> Plan:
     """Which axis becomes lanes, how many lanes, how many vectors at once."""
     floats = [b.dtype.bits for b in kernel.buffers if b.dtype.is_float]
-    lanes = target.lanes(max(floats or [b.dtype.bits for b in kernel.buffers if not b.dtype.is_bool] or [32]))
+    is_pointwise = not any(statement.axes for statement in kernel.body)
+    others = [b.dtype.bits for b in kernel.buffers if not b.dtype.is_bool]
+    # Booleans are reduced in whole registers; elsewhere so many lanes would be gathered one by one.
+    lanes = target.lanes(max(floats or others or [32 if is_pointwise else _BOOL]))
     work = sum(cost(statement.value) for statement in kernel.body)
     unroll = 4 if work < 24 else 2 if work < 80 else 1
-    if not any(statement.axes for statement in kernel.body):
+    if is_pointwise:
         axis = _contiguous_axis(kernel, [a.name for a in kernel.axes])
         across = _transposed_axis(kernel, axis, lanes) if lanes > 1 and work <= SQUARE_WORK else ""
         if across:
             return Plan("squares", axis, lanes, 1, across)
         grain = GRAIN * LIGHT_WORK // max(work, LIGHT_WORK)
-        return Plan("pointwise", axis, lanes, _fitting(kernel, axis, lanes, unroll), grain=grain)
+        return Plan("pointwise", axis, lanes, fitting(kernel, axis, lanes, unroll), grain=grain)
     inner = _last_inner(kernel)
     outer = kernel.axes[-1].name if kernel.axes else ""
     names = [axis.name for statement in kernel.body for axis in statement.axes[-1:]]
@@ -82,8 +99,27 @@ def choose_plan(kernel: Kernel, target: Target) -> Plan:
     if outer and reduces_only and inner and _fitness(kernel, [outer]) > _fitness(kernel, names):
         # Long stretches of each row keep the hardware's prefetching busy.
         wanted = 16 if work < 6 else 4 if work < 24 else 2
-        return Plan("columns", outer, lanes, _fitting(kernel, outer, lanes, wanted))
-    return Plan("rows", "", _row_lanes(kernel, target) if reduces_only else lanes, 4)
+        return Plan("columns", outer, lanes, fitting(kernel, outer, lanes, wanted))
+    lanes = _row_lanes(kernel, target) if reduces_only else lanes
+    return Plan("rows", "", lanes, 4, together=_rows_together(kernel, lanes, target))
+
+
+def _rows_together(kernel: Kernel, lanes: int, target: Target) -> int:
+    """How many rows are walked side by side: two, of very short ones four, as long as what they read and write stays in the first
+    cache between passes. Long rows hardly wait for their ends."""
+    passes = [group for group in groups(kernel.body) if group[0].axes]
+    points, row = (product([axis.extent for axis in axes]) for axes in (kernel.axes, passes[0][0].axes))
+    if points == 1 or not kernel.axes:
+        return 1
+    if not isinstance(row, int):
+        return 2
+    buffers = {buffer.name: buffer for buffer in kernel.buffers}
+    loads = {load_parts(node)[0] for node in ir.postorder(s.value for s in kernel.body) if node.op == "load"}
+    touched = loads | {s.buffer for s in kernel.body if isinstance(s, Store) and s.axes}
+    width = sum(buffers[name].dtype.itemsize for name in touched)
+    if row > LONG_ROW * lanes or (len(passes) > 1 and 4 * 2 * row * width > 3 * target.l1):
+        return 1
+    return 4 if row <= SHORT_ROW * lanes and target.vector_registers >= 32 else 2
 
 
 def _row_lanes(kernel: Kernel, target: Target) -> int:
@@ -93,7 +129,7 @@ def _row_lanes(kernel: Kernel, target: Target) -> int:
     nodes = list(ir.postorder(s.value for s in kernel.body if s.axes))
     kinds = [node.dtype for node in nodes if not node.dtype.is_bool]
     floats = [kind.bits for kind in kinds if kind.is_float]
-    lanes = target.lanes(max(floats or [kind.bits for kind in kinds] or [32]))
+    lanes = target.lanes(max(floats or [kind.bits for kind in kinds] or [_BOOL]))
     passes = [group for group in groups(kernel.body) if group[0].axes]
     elements = product([axis.extent for axis in (*kernel.axes, *passes[0][0].axes)])
     width = max((node.dtype.itemsize for node in nodes if node.op == "load"), default=0)
@@ -111,7 +147,7 @@ def even_share(total: Dim, most: int, multiple: int = 1) -> int:
     return max(1, -(-most // multiple)) * multiple
 
 
-def _fitting(kernel: Kernel, axis: str, lanes: int, unroll: int) -> int:
+def fitting(kernel: Kernel, axis: str, lanes: int, unroll: int) -> int:
     """Vectors in flight such that a short axis of known size has none left over, or few."""
     extent = next((a.extent for a in kernel.axes if a.name == axis), 0)
     if not isinstance(extent, int) or extent >= 4 * lanes * unroll or extent < lanes:

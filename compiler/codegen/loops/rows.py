@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, Phase
@@ -13,9 +14,10 @@ from pierian.compiler.codegen.loops.plan import (
     STRETCH,
     Plan,
 )
-from pierian.compiler.codegen.streaming import streamed_buffers, write_both_ways
-from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, i64, is_literal, like
-from pierian.compiler.dim import Dim, floordiv, maximum, product
+from pierian.compiler.codegen.streaming import overflows, streamed_buffers, write_both_ways
+from pierian.compiler.codegen.writer import TRUE, FunctionWriter, Value, constant, element_of, i64, is_literal, like
+from pierian.compiler.cost import kernel_bytes
+from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Statement, Store
@@ -32,6 +34,11 @@ class RowEmitter:
         self.name = name
         self.plan = plan
         self.streamed = self._streamed(target)
+        size = kernel_bytes(kernel)
+        self.is_near = isinstance(size, int) and size <= target.l2
+        if self.streamed < kernel.outputs and overflows(kernel, target):
+            # Lines that are stored have to be read first, from memory: short bursts of them hide behind the next row's work.
+            self.plan = replace(plan, together=1)
         self.dependencies = Dependencies()
         self.texts: list[str] = []
         self.declarations: set[str] = set()
@@ -75,7 +82,8 @@ class RowEmitter:
         kernel = self.kernel
         row = product([axis.extent for axis in next(s.axes for s in kernel.body if s.axes)])
         points = product([axis.extent for axis in kernel.axes])
-        per_task = floordiv(GRAIN, maximum(row, 1)) + 1
+        together = self.plan.together
+        per_task = ceildiv(floordiv(GRAIN, maximum(row, 1)) + 1, together) * together
         tasks = floordiv(points + per_task - 1, per_task)
 
         def write(writer: FunctionWriter, frame: Frame) -> None:
@@ -83,70 +91,120 @@ class RowEmitter:
             rows = scope.dim(points)
             low = writer.mul(writer.arg("begin"), scope.dim(per_task))
             high = writer.minimum(writer.mul(writer.arg("end"), scope.dim(per_task)), rows)
-            self._over_points(
-                scope, kernel.axes, low, high, lambda inside: self._statements(inside, kernel.body, self.plan.lanes)
-            )
+            self._over_rows(scope, low, high)
 
         total = points * row
         return Phase(self._function("f", write, self.plan.lanes), tasks, isinstance(total, int) and total <= GRAIN)
 
-    def _statements(self, scope: Scope, body: Sequence[Statement], lanes: int) -> None:
-        """Run statements in order at the point a scope stands at."""
+    def _over_rows(self, scope: Scope, begin: Value, end: Value) -> None:
+        """All statements at the points [begin, end), several points at a time: what one waits for (sums across lanes, divisions)
+        passes while the others go on, and what all of them read is read once. The last point may stand there twice: then it is
+        stored twice, the same value each time."""
+        writer, axes, together = scope.writer, self.kernel.axes, self.plan.together
+        for axis in axes:
+            scope.dim(axis.extent)
+        with writer.loop(begin, end, together) as loop:
+            last = writer.sub(end, i64(1)) if together > 1 else end
+            scopes, first_time = [], []
+            for k in range(together):
+                number = writer.add(loop.index, i64(k))
+                first_time.append(writer.cmp("icmp sle", number, last) if k else TRUE)
+                scopes.append(
+                    Scope(scope.frame, scope, unravel(scope, writer.minimum(number, last) if k else number, axes))
+                )
+            self._statements(scopes, self.kernel.body, first_time)
+
+    def _statements(
+        self, scopes: Sequence[Scope], body: Sequence[Statement], first_time: Sequence[Value] = (TRUE,)
+    ) -> None:
+        """Run statements in order at the points that scopes stand at; at each place of a loop all values are computed before any is
+        stored. `first_time` says of each scope whether none before it stands at the same point."""
+        near: set[str] = set()
         for group in groups(body):
             if group[0].axes:
-                self._row_pass(scope, group, None)
-            else:
-                for statement in group:
+                read = self._read_in_rows(group)
+                self._row_pass(scopes, group, read <= near, first_time)
+                near |= read | {s.buffer for s in group if isinstance(s, Store)}
+                continue
+            for statement in group:
+                for scope in scopes:
+                    scope.get(statement.value)
+                for scope in scopes:
                     if isinstance(statement, Reduce):
                         self._define(scope, statement, self._reduce_one(scope, statement))
                     else:
                         scope.store(statement.buffer, statement.indices, statement.value)
+
+    def _read_in_rows(self, group: Sequence[Statement]) -> set[str]:
+        """The buffers of which a pass reads another row at another point."""
+        outer = {axis.name for axis in self.kernel.axes}
+        loads = (node for node in ir.postorder(s.value for s in group) if node.op == "load")
+        return {ir.load_parts(node)[0] for node in loads if self.dependencies.of(node) & outer}
 
     def _reduce_one(self, scope: Scope, reduce: Reduce) -> State:
         """A reduction over no axes: its one element."""
         value = scope.get(reduce.value)
         return [value, i64(0)] if reduce.combiner.startswith("arg") else [value]
 
-    def _row_pass(self, scope: Scope, group: Sequence[Statement], span: tuple[Value, Value] | None) -> None:
-        """One pass over the inner axes of a group; defines the results of its reductions in `scope`."""
-        states = self._row_states(scope, group, span)
+    def _row_pass(
+        self, scopes: Sequence[Scope], group: Sequence[Statement], near: bool, first_time: Sequence[Value]
+    ) -> None:
+        """One pass over the inner axes of a group; defines the results of its reductions in each scope. Rows in the first cache
+        are walked side by side; those that come from farther one after the other, as they follow each other in memory. Then a
+        point is stored once only: results may lie where the second time would read."""
         reduces = [statement for statement in group if isinstance(statement, Reduce)]
-        for reduce, state in zip(reduces, states, strict=True):
-            self._define(scope, reduce, state)
+        if not reduces and not near:
+            for scope, is_first in zip(scopes, first_time, strict=True):
+                with scope.writer.when(is_first):
+                    self._walked([Scope(scope.frame, scope)], group, None)
+            return
+        far = not near and len(reduces) == len(group)
+        walked = [
+            walk for some in ([[s] for s in scopes] if far else [scopes]) for walk in self._walked(some, group, None)
+        ]
+        for scope, walk in zip(scopes, walked, strict=True):
+            for position, reduce in enumerate(reduces):
+                self._define(scope, reduce, self._row_result(scope, reduce, [state[position] for state in walk], None))
 
-    def _row_states(self, scope: Scope, group: Sequence[Statement], span: tuple[Value, Value] | None) -> list[State]:
-        """The final scalar states of the group's reductions. `span` cuts the slowest inner axis."""
-        writer = scope.writer
-        lanes = scope.frame.lanes
+    def _walked(
+        self, scopes: Sequence[Scope], group: Sequence[Statement], span: tuple[Value, Value] | None
+    ) -> list[list[list[State]]]:
+        """For each scope the states of the group's reductions after a pass, those of the unrolled vectors one after the other and,
+        for positions, of the vectors left over. `span` cuts the slowest inner axis."""
+        writer, lanes = scopes[0].writer, scopes[0].frame.lanes
         reduces = [statement for statement in group if isinstance(statement, Reduce)]
-        unroll = self._row_unroll(group)
-        scope.hoist([s.value for s in group], [axis.name for s in group for axis in s.axes])
-        starts = [part for _ in range(unroll) for r in reduces for part in self._start(r, lanes)]
+        unroll = self._row_unroll(group, len(scopes))
+        for scope in scopes:
+            scope.hoist([s.value for s in group], [axis.name for s in group for axis in s.axes])
+        starts = [part for _ in scopes for _ in range(unroll) for r in reduces for part in self._start(r, lanes)]
         depth_last = len(group[0].axes) - 1
 
-        def nest(depth: int, inside: Scope, carried: list[Value]) -> list[Value]:
+        def nest(depth: int, inside: Sequence[Scope], carried: list[Value]) -> list[Value]:
             axes = [statement.axes[depth] for statement in group]
-            low, high = (i64(0), inside.dim(axes[0].extent)) if depth or span is None else span
+            low, high = (i64(0), inside[0].dim(axes[0].extent)) if depth or span is None else span
             if depth == depth_last:
                 return self._row_vectors(inside, group, reduces, axes, low, high, carried, unroll)
             with writer.loop(low, high, 1, carried) as loop:
                 values = {axis.name: loop.index for axis in axes}
-                loop.next = nest(depth + 1, Scope(inside.frame, inside, values), loop.carried)
+                loop.next = nest(depth + 1, [Scope(one.frame, one, values) for one in inside], loop.carried)
             return loop.results
 
-        flat = iter(nest(0, scope, starts))
-        by_copy = [[[next(flat) for _ in self._start(r, lanes)] for r in reduces] for _ in range(unroll)]
-        final = []
-        for position, reduce in enumerate(reduces):
-            dtype = reduce.value.dtype
-            states = [copy[position] for copy in by_copy]
-            if reduce.combiner.startswith("arg"):
-                states += [[next(flat), next(flat)]]
-                final.append(self._first_in_row(scope, reduce, states, span, unroll))
-            else:
-                merged = combine.merge(writer, reduce.combiner, dtype, states)
-                final.append(combine.across_lanes(writer, reduce.combiner, dtype, merged))
-        return final
+        flat = iter(nest(0, scopes, starts))
+
+        def taken(reduce: Reduce) -> State:
+            return [next(flat) for _ in self._start(reduce, lanes)]
+
+        walked = [[[taken(r) for r in reduces] for _ in range(unroll)] for _ in scopes]
+        behind = [[taken(r) if r.combiner.startswith("arg") else [] for r in reduces] for _ in scopes]
+        return [[*copies, rest] for copies, rest in zip(walked, behind, strict=True)]
+
+    def _row_result(self, scope: Scope, reduce: Reduce, states: list[State], span: tuple[Value, Value] | None) -> State:
+        """The scalar state of a row, from those of the unrolled vectors and, for positions, of the vectors left over."""
+        writer, dtype = scope.writer, reduce.value.dtype
+        if reduce.combiner.startswith("arg"):
+            return self._first_in_row(scope, reduce, states, span, len(states) - 1)
+        merged = combine.merge(writer, reduce.combiner, dtype, states[:-1])
+        return combine.across_lanes(writer, reduce.combiner, dtype, merged)
 
     def _start(self, reduce: Reduce, lanes: int) -> State:
         """The state of one vector before a row; steps are counted in vectors, so 32 bits hold their number."""
@@ -172,9 +230,15 @@ class RowEmitter:
             placed.append([value, writer.op("add", moved, writer.op("add", first, writer.iota(kind, lanes)))])
         return combine.first_extreme(writer, reduce.combiner, reduce.value.dtype, placed)
 
-    def _row_unroll(self, group: Sequence[Statement]) -> int:
+    def _row_states(self, scope: Scope, reduces: Sequence[Reduce], span: tuple[Value, Value] | None) -> list[State]:
+        """The final scalar states of reductions over one row."""
+        (walk,) = self._walked([scope], reduces, span)
+        return [self._row_result(scope, r, [state[i] for state in walk], span) for i, r in enumerate(reduces)]
+
+    def _row_unroll(self, group: Sequence[Statement], rows: int) -> int:
+        """Vectors of each row in flight."""
         work = sum(cost(statement.value) for statement in group)
-        unroll = 8 if work < 4 else 4 if work < 40 else 2
+        unroll = max(1, (8 if work < 4 else 4 if work < 40 else 2) // rows)
         extent = group[0].axes[-1].extent
         if isinstance(extent, int):
             while unroll > 1 and extent < self.plan.lanes * unroll:
@@ -183,7 +247,7 @@ class RowEmitter:
 
     def _row_vectors(
         self,
-        scope: Scope,
+        rows: Sequence[Scope],
         group: Sequence[Statement],
         reduces: Sequence[Reduce],
         axes: Sequence[Axis],
@@ -192,57 +256,92 @@ class RowEmitter:
         carried: list[Value],
         unroll: int,
     ) -> list[Value]:
-        """The last inner axis in vectors: unrolled whole ones, then masked single ones into the first states. Long sums of floats
-        are sums of stretches: shorter chains of additions lose less to rounding."""
-        writer, lanes = scope.writer, scope.frame.lanes
-        scope.hoist([s.value for s in group], [axis.name for axis in axes])
+        """The last inner axis in vectors: unrolled whole ones, then masked single ones into each row's first states. Long sums of
+        floats are sums of stretches: shorter chains of additions lose less to rounding.
+
+        States are given and returned row by row, in a row vector by vector; what positions have met in the single vectors follows.
+        """
+        writer, lanes = rows[0].writer, rows[0].frame.lanes
+        for row in rows:
+            row.hoist([s.value for s in group], [axis.name for axis in axes])
         width = lanes * unroll
         middle = _whole_end(writer, low, high, width)
-        each = len(carried) // unroll
-
-        def scope_at(index: Value) -> Scope:
-            inside = Scope(scope.frame, scope, {axis.name: index for axis in axes})
-            inside.vector_axes = inside.vector_axes | {axis.name for axis in axes}
-            return inside
+        each = len(carried) // len(rows)
 
         def whole(begin: Value, end: Value, entering: list[Value]) -> list[Value]:
             with writer.loop(begin, end, width, entering) as loop:
-                scopes = [scope_at(writer.add(loop.index, i64(lanes * k))) for k in range(unroll)]
+                columns = [
+                    self._at_column(rows, group, axes, writer.add(loop.index, i64(lanes * k)), None)
+                    for k in range(unroll)
+                ]
+                scopes = [column[position] for position in range(len(rows)) for column in columns]
                 step = writer.op("lshr", writer.sub(loop.index, low), i64(width.bit_length() - 1))
                 loop.next = self._row_step(scopes, group, reduces, loop.carried, step)
             return loop.results
 
         if _in_stretches(reduces, axes[0].extent, width):
-            starts = [part for _ in range(unroll) for r in reduces for part in self._start(r, lanes)]
-            kinds = [r for _ in range(unroll) for r in reduces]
-            with writer.loop(low, middle, STRETCH * width, carried) as loop:
-                end = writer.minimum(writer.add(loop.index, i64(STRETCH * width)), middle)
-                loop.next = [
+            kinds = [r for _ in rows for _ in range(unroll) for r in reduces]
+            starts = [part for r in kinds for part in self._start(r, lanes)]
+            with writer.loop(low, middle, STRETCH * width, carried) as stretch:
+                end = writer.minimum(writer.add(stretch.index, i64(STRETCH * width)), middle)
+                stretch.next = [
                     combine.combine(writer, r.combiner, r.value.dtype, [before], [part])[0]
-                    for r, before, part in zip(kinds, loop.carried, whole(loop.index, end, starts), strict=True)
+                    for r, before, part in zip(kinds, stretch.carried, whole(stretch.index, end, starts), strict=True)
                 ]
-            so_far = loop.results
+            so_far = stretch.results
         else:
             so_far = whole(low, middle, carried)
         # What is left over goes into the first states; positions are counted anew, in states of their own.
         positions = [r for r in reduces if r.combiner.startswith("arg")]
-        behind = [part for r in positions for part in self._start(r, lanes)]
+        entering: list[Value] = []
+        for position in range(len(rows)):
+            parts = iter(so_far[position * each :])
+            for reduce in reduces:
+                state = [next(parts) for _ in self._start(reduce, lanes)]
+                entering += self._start(reduce, lanes) if reduce in positions else state
         if middle.text == high.text:
-            return so_far + behind
-        first, rest = so_far[:each], so_far[each:]
-        parts = iter(first)
-        pairs = [(r, [next(parts) for _ in self._start(r, lanes)]) for r in reduces]
-        entering = [p for r, state in pairs for p in (self._start(r, lanes) if r in positions else state)]
+            return so_far + [part for _ in rows for r in positions for part in self._start(r, lanes)]
         with writer.loop(middle, high, lanes, entering) as tail:
-            inside = scope_at(tail.index)
-            inside.mask = inside.tail_mask(tail.index, high) if lanes > 1 else None
+            scopes = self._at_column(rows, group, axes, tail.index, high)
             step = writer.op("lshr", writer.sub(tail.index, middle), i64(lanes.bit_length() - 1))
-            tail.next = self._row_step([inside], group, reduces, tail.carried, step)
-        results = iter(tail.results)
-        ended = [(r, state, [next(results) for _ in state]) for r, state in pairs]
-        merged = [part for r, before, after in ended for part in (before if r in positions else after)]
-        behind = [part for r, _, after in ended if r in positions for part in after]
-        return merged + rest + behind
+            tail.next = self._row_step(scopes, group, reduces, tail.carried, step)
+        after = iter(tail.results)
+        merged: list[Value] = []
+        behind: list[Value] = []
+        for position in range(len(rows)):
+            states = so_far[position * each : (position + 1) * each]
+            at = 0
+            for reduce in reduces:
+                state = [next(after) for _ in self._start(reduce, lanes)]
+                if reduce in positions:
+                    behind += state
+                else:
+                    states[at : at + len(state)] = state
+                at += len(state)
+            merged += states
+        return merged + behind
+
+    def _at_column(
+        self, rows: Sequence[Scope], group: Sequence[Statement], axes: Sequence[Axis], index: Value, end: Value | None
+    ) -> list[Scope]:
+        """The lanes from `index` on in each row, those before `end` where that is given; what is the same for all rows is
+        computed once."""
+        values = {axis.name: index for axis in axes}
+        lanes = rows[0].frame.lanes
+        mask = rows[0].tail_mask(index, end) if end is not None and lanes > 1 else None
+        scopes = []
+        for row in rows:
+            inside = Scope(row.frame, row, values, mask=mask)
+            inside.vector_axes = inside.vector_axes | values.keys()
+            scopes.append(inside)
+        first, *others = scopes
+        if others:
+            outer = [axis.name for axis in self.kernel.axes]
+            results = [f"={s.name}" for s in self.kernel.body if isinstance(s, Reduce)]
+            first.hoist([s.value for s in group], [*outer, *results])
+            for other in others:
+                other.share(first)
+        return scopes
 
     def _row_step(
         self,

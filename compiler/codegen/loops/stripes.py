@@ -17,6 +17,8 @@ from pierian.compiler.codegen.writer import Value, element_of, i64, like
 from pierian.compiler.kernel.nodes import Axis, Reduce
 from pierian.compiler.schedule.rows import groups
 
+# What is done with a vector of columns once their states are known.
+Finish = Callable[[Scope, Sequence[State]], None]
 # Elements of every type lie at multiples of this many bytes.
 _ALIGNMENT = 4
 
@@ -24,8 +26,8 @@ _ALIGNMENT = 4
 class StripeEmitter(RowEmitter):
     """Adds reductions over long rows, read in stripes."""
 
-    def _streams_rows(self) -> bool:
-        """True for one pass over one inner axis whose rows are known to be long and many."""
+    def _streams_rows(self, narrowest: int = NARROWEST) -> bool:
+        """True for one pass over one inner axis whose rows are known to be long (so many vectors at least) and many."""
         first = groups(self.kernel.body)[0]
         rest = self.kernel.body[len(first) :]
         extent, rows = self.kernel.axes[-1].extent, first[0].axes[0].extent if first[0].axes else 0
@@ -33,15 +35,18 @@ class StripeEmitter(RowEmitter):
             len(first[0].axes) == 1
             and isinstance(extent, int)
             and isinstance(rows, int)
-            and extent >= NARROWEST * self.plan.lanes
+            and extent >= narrowest * self.plan.lanes
             and rows >= 8 * ROWS
             and rows < 1 << 31  # 32 bits number them
             and all(isinstance(s, Reduce) and not s.value.dtype.is_bool for s in first)
             and not any(statement.axes for statement in rest)
         )
 
-    def _stripe_loop(self, scope: Scope, axis: Axis, low: Value, high: Value) -> None:
-        """Columns from low to high, a stripe at a time; the order of additions in a column is that of its rows."""
+    def _stripe_loop(
+        self, scope: Scope, axis: Axis, low: Value, high: Value, span: tuple[Value, Value], finish: Finish
+    ) -> None:
+        """Columns from low to high, a stripe at a time, over the rows of `span`; the order of additions in a column is that of its
+        rows. `finish` is given the states of each vector of columns."""
         writer = scope.writer
         reduces = [s for s in groups(self.kernel.body)[0] if isinstance(s, Reduce)]
         cells = [
@@ -50,12 +55,20 @@ class StripeEmitter(RowEmitter):
         ]
         with writer.loop(low, high, STRIPE) as stripe:
             end = writer.minimum(writer.add(stripe.index, i64(STRIPE)), high)
-            self._stripe(Scope(scope.frame, scope), axis, stripe.index, end, reduces, cells)
+            self._stripe(Scope(scope.frame, scope), axis, (stripe.index, end), span, reduces, cells, finish)
 
     def _stripe(
-        self, scope: Scope, axis: Axis, low: Value, high: Value, reduces: Sequence[Reduce], cells: Sequence[State]
+        self,
+        scope: Scope,
+        axis: Axis,
+        stripe: tuple[Value, Value],
+        span: tuple[Value, Value],
+        reduces: Sequence[Reduce],
+        cells: Sequence[State],
+        finish: Finish,
     ) -> None:
         writer, lanes = scope.writer, self.plan.lanes
+        low, high = stripe
 
         starts = [self._start(reduce, lanes) for reduce in reduces]
 
@@ -102,25 +115,28 @@ class StripeEmitter(RowEmitter):
 
             columns(add_rows, scope)
 
-        def finish(column: Scope, places: list[State]) -> None:
-            for reduce, place, neutral in zip(reduces, places, starts, strict=True):
+        def end(column: Scope, places: list[State]) -> None:
+            found = []
+            for place, neutral in zip(places, starts, strict=True):
                 state = read(place, neutral)
-                wide = [writer.cast("sext", part, like(part.type, "i64")) for part in state[1:]]
-                self._define(column, reduce, [state[0], *wide])
-            for statement in self.kernel.body[len(reduces) :]:
-                if isinstance(statement, Reduce):
-                    self._define(column, statement, self._reduce_one(column, statement))
-                else:
-                    column.store(statement.buffer, statement.indices, statement.value)
+                found.append([state[0], *(writer.cast("sext", part, like(part.type, "i64")) for part in state[1:])])
+            finish(column, found)
 
-        extent = scope.dim(reduces[0].axes[0].extent)
-        # Rows that are one stripe lie one behind the other: one stream is faster than several.
+        first, last = span
+        # From memory, rows that are one stripe lie one behind the other: one stream is faster than several.
         width = axis.extent
-        together = 1 if isinstance(width, int) and width <= STRIPE else ROWS
-        whole = writer.op("and", extent, i64(-together))
+        together = 1 if isinstance(width, int) and width <= STRIPE and not self.is_near else ROWS
+        whole = writer.add(first, writer.op("and", writer.sub(last, first), i64(-together)))
         columns(start, scope)
-        with writer.loop(i64(0), whole, together) as block:
+        with writer.loop(first, whole, together) as block:
             some_rows(block.index, together)
-        with writer.loop(whole, extent, 1) as single:
+        with writer.loop(whole, last, 1) as single:
             some_rows(single.index, 1)
-        columns(finish, scope)
+        columns(end, scope)
+
+    def _finish_columns(self, column: Scope, states: Sequence[State]) -> None:
+        """The statements behind the first pass, whose results `states` are."""
+        reduces = [s for s in groups(self.kernel.body)[0] if isinstance(s, Reduce)]
+        for reduce, state in zip(reduces, states, strict=True):
+            self._define(column, reduce, state)
+        self._statements([column], self.kernel.body[len(reduces) :])

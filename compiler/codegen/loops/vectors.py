@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import Phase
 from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope
-from pierian.compiler.codegen.loops.plan import GRAIN, STRIPE, UNROLLED, even_share
+from pierian.compiler.codegen.loops.plan import FEW_VECTORS, GRAIN, STRIPE, UNROLLED, even_share
 from pierian.compiler.codegen.loops.stripes import StripeEmitter
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, like
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
@@ -64,35 +64,42 @@ class VectorEmitter(StripeEmitter):
         """A kernel of one point: no axis at all."""
 
         def write(writer: FunctionWriter, frame: Frame) -> None:
-            self._statements(Scope(frame), self.kernel.body, 1)
+            self._statements([Scope(frame)], self.kernel.body)
 
         return Phase(self._function("f", write, 1), 1, True)
 
     def _vector_loop(self, scope: Scope, axis: Axis, low: Value, high: Value) -> None:
         """`axis` from low to high: whole unrolled vectors first, then single masked ones."""
-        writer, plan = scope.writer, self.plan
-        lanes, unroll = plan.lanes, plan.unroll
+        plan = self.plan
         if plan.kind == "columns" and self._streams_rows():
-            self._stripe_loop(scope, axis, low, high)
+            rows = groups(self.kernel.body)[0][0].axes[0].extent
+            self._stripe_loop(scope, axis, low, high, (i64(0), scope.dim(rows)), self._finish_columns)
             return
         names = [axis.name, *(inner.name for statement in self.kernel.body for inner in statement.axes)]
         if plan.kind == "pointwise":
             scope.hoist([statement.value for statement in self.kernel.body], names)
-        count = writer.sub(high, low)
-        width = lanes * unroll
         body = self._pointwise_body if plan.kind == "pointwise" else self._column_body
-        whole = writer.op("sub nsw", count, writer.op("srem", count, i64(width)))
+        self._over_columns(scope, axis, low, high, plan.unroll, lambda scopes: body(scope, scopes))
+
+    def _over_columns(
+        self, scope: Scope, axis: Axis, low: Value, high: Value, count: int, body: Callable[[list[Scope]], None]
+    ) -> None:
+        """`axis` from low to high in vectors: `count` of them at a time, then single ones, masked."""
+        writer, lanes = scope.writer, self.plan.lanes
+        width = lanes * count
+        whole = writer.op("sub nsw", writer.sub(high, low), writer.op("srem", writer.sub(high, low), i64(width)))
         middle = writer.add(low, whole)
         with writer.loop(low, middle, width) as loop:
-            scopes = [
-                Scope(scope.frame, scope, {axis.name: writer.add(loop.index, i64(lanes * k))}, axis.name, aligned=True)
-                for k in range(unroll)
-            ]
-            body(scope, scopes)
+            body(
+                [
+                    Scope(scope.frame, scope, {axis.name: writer.add(loop.index, i64(lanes * k))}, axis.name)
+                    for k in range(count)
+                ]
+            )
         with writer.loop(middle, high, lanes) as loop:
-            tail = Scope(scope.frame, scope, {axis.name: loop.index}, axis.name, aligned=True)
+            tail = Scope(scope.frame, scope, {axis.name: loop.index}, axis.name)
             tail.mask = tail.tail_mask(loop.index, high)
-            body(scope, [tail])
+            body([tail])
 
     def _pointwise_body(self, outer: Scope, scopes: list[Scope]) -> None:
         for statement in self.kernel.body:
@@ -136,28 +143,45 @@ class VectorEmitter(StripeEmitter):
             dtype = reduce.value.dtype
             return combine.start(reduce.combiner, dtype, lanes, combine.number_type(dtype, fits))
 
-        starts = [part for _ in scopes for r in reduces for part in start(r)]
-        sums = all(r.combiner == "sum" and r.value.dtype.is_float for r in reduces)
         unrolled = span is None and isinstance(points, int) and points * len(scopes) <= UNROLLED
+        copies = 1 if unrolled or any(r.combiner.startswith("arg") for r in reduces) else self._copies(scopes, reduces)
+        sums = all(r.combiner == "sum" and r.value.dtype.is_float for r in reduces)
+        starts = [part for _ in range(copies) for _ in scopes for r in reduces for part in start(r)]
+        for scope in scopes:
+            scope.hoist([r.value for r in reduces], [axis.name for r in reduces for axis in r.axes])
 
         def nest(depth: int, inside: list[Scope], carried: list[Value]) -> list[Value]:
             axes = [reduce.axes[depth] for reduce in reduces] if depth < len(reduces[0].axes) else []
             if not axes:
                 return self._advance_all(inside, reduces, carried, base)
+
+            def at(point: Value, states: list[Value]) -> list[Value]:
+                return nest(depth + 1, [Scope(s.frame, s, {axis.name: point for axis in axes}) for s in inside], states)
+
             extent = axes[0].extent
             if unrolled and isinstance(extent, int):
                 for point in range(extent):
-                    values = {axis.name: i64(point) for axis in axes}
-                    carried = nest(depth + 1, [Scope(s.frame, s, values) for s in inside], carried)
+                    carried = at(i64(point), carried)
                 return carried
             low, high = (i64(0), outer.dim(extent)) if depth or span is None else span
-            afresh = sums and 0 < depth == len(reduces[0].axes) - 1
-            with writer.loop(low, high, 1, starts if afresh else carried) as loop:
-                values = {axis.name: loop.index for axis in axes}
-                loop.next = nest(depth + 1, [Scope(s.frame, s, values) for s in inside], loop.carried)
-            if not afresh:
+            if depth < len(reduces[0].axes) - 1:
+                with writer.loop(low, high, 1, carried) as loop:
+                    loop.next = at(loop.index, loop.carried)
                 return loop.results
-            return [writer.op("fadd", before, part) for before, part in zip(carried, loop.results, strict=True)]
+            before, afresh = carried, sums and depth > 0
+            if afresh:
+                carried = starts
+            each = len(carried) // copies
+            middle = writer.add(low, writer.op("and", writer.sub(high, low), i64(-copies))) if copies > 1 else low
+            if copies > 1:
+                with writer.loop(low, middle, copies, carried) as loop:
+                    for k in range(copies):
+                        loop.next += at(writer.add(loop.index, i64(k)), loop.carried[k * each : (k + 1) * each])
+                carried = loop.results
+            with writer.loop(middle, high, 1, carried[:each]) as loop:
+                loop.next = at(loop.index, loop.carried)
+            found = loop.results + carried[each:]
+            return [writer.op("fadd", one, more) for one, more in zip(before, found, strict=True)] if afresh else found
 
         def placed(reduce: Reduce, state: State) -> State:
             if not reduce.combiner.startswith("arg"):
@@ -166,7 +190,22 @@ class VectorEmitter(StripeEmitter):
             return [state[0], writer.op("add", wide, writer.splat(base, lanes))]
 
         flat = iter(nest(0, scopes, starts))
-        return [[placed(r, [next(flat) for _ in start(r)]) for r in reduces] for _ in scopes]
+        walked = [[[next(flat) for _ in start(r)] for _ in scopes for r in reduces] for _ in range(copies)]
+        merged = iter(
+            [
+                combine.merge(writer, r.combiner, r.value.dtype, [copy[i] for copy in walked])
+                for i, r in enumerate([r for _ in scopes for r in reduces])
+            ]
+        )
+        return [[placed(r, next(merged)) for r in reduces] for _ in scopes]
+
+    def _copies(self, scopes: Sequence[Scope], reduces: Sequence[Reduce]) -> int:
+        """Points of the innermost axis whose states are kept apart, a power of two: so many that additions need not wait for
+        each other."""
+        copies = 1
+        while 2 * copies * len(scopes) * len(reduces) <= FEW_VECTORS:
+            copies *= 2
+        return copies
 
     def _advance_all(
         self, scopes: list[Scope], reduces: Sequence[Reduce], carried: list[Value], base: Value
