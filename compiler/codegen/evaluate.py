@@ -21,7 +21,7 @@ from pierian.compiler.codegen.scalars import (
     to_register,
 )
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, i64, lanes_of, mangle, vector
-from pierian.compiler.dim import Atom, Dim, Symbolic, constant_part, symbol, symbols, symbols_of_atom
+from pierian.compiler.dim import Atom, Dim, Symbolic, constant_part, product, symbol, symbols, symbols_of_atom
 from pierian.compiler.dtype import DType
 from pierian.compiler.elementary import EXPANSIONS
 from pierian.compiler.kernel.access import Address, Clamp, address, clamp_of, step
@@ -42,6 +42,13 @@ class Frame:
         self.dependencies = dependencies
         # Buffers whose whole vectors are stored past the caches, at multiples of a vector's bytes.
         self.streamed: frozenset[str] = frozenset()
+
+    def add_scratch(self, buffer: Buffer) -> None:
+        """A buffer of known size that lives as long as the function runs."""
+        size = product(list(buffer.shape))
+        assert isinstance(size, int)
+        self.buffers[buffer.name] = buffer
+        self.parameters.buffers[buffer.name] = self.writer.alloca(buffer.dtype.llvm, size)
 
 
 def unravel(scope: Scope, index: Value, axes: Sequence[Axis]) -> dict[str, Value]:

@@ -13,12 +13,17 @@ from pierian.compiler.kernel.scalar import Index, Scalar
 # Expressions of at least this many operations are worth a store and a load instead of a second computation.
 WORTH_KEEPING = 4
 _ELEMENTARY_COST = 12
+_WEIGHTS = dict.fromkeys(ir.ELEMENTARY, _ELEMENTARY_COST) | dict.fromkeys(ir.LEAVES, 0)
 
 
 def cost(root: Scalar) -> int:
     """Scalar operations in an expression, an elementary function counted with its expansion."""
-    weights = dict.fromkeys(ir.ELEMENTARY, _ELEMENTARY_COST) | dict.fromkeys(ir.LEAVES, 0)
-    return sum(weights.get(node.op, 1) for node in ir.postorder([root]))
+    return sum(cost_of(node) for node in ir.postorder([root]))
+
+
+def cost_of(node: Scalar) -> int:
+    """Scalar operations of one node of an expression."""
+    return _WEIGHTS.get(node.op, 1)
 
 
 def keep_rows(kernel: Kernel) -> Kernel:

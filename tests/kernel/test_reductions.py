@@ -91,3 +91,19 @@ def test_rows_side_by_side_whose_results_lie_where_they_are_read(rows: int, widt
         found = session.run(b, {"a": x, "b": y})
     row = (x - x.mean(1, keepdims=True)) * x.max(1, keepdims=True)
     np.testing.assert_allclose(found, 4 * y + 3 * row, rtol=2e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("shape", [(5, 37), (4, 4000), (3, 12_000), (37,)], ids=str)
+def test_values_kept_between_passes(shape: tuple[int, ...]) -> None:
+    """Softmax's gradient reads exponentials three times; whole rows of them do not always fit."""
+    x = np.random.default_rng(4).standard_normal(shape).astype(np.float32)
+    graph = tf.Graph()
+    with graph.as_default():
+        a = tf.placeholder(tf.float32, shape, name="a")
+        y = tf.softmax(a)
+        (slope,) = tf.gradients(tf.reduce_sum(y * y), [a])
+    with tf.Session(graph) as session:
+        found = session.run(slope, {"a": x})
+    e = np.exp(x.astype(np.float64) - x.max(-1, keepdims=True))
+    p = e / e.sum(-1, keepdims=True)
+    np.testing.assert_allclose(found, 2 * p * (p - (p * p).sum(-1, keepdims=True)), rtol=2e-5, atol=1e-7)

@@ -46,6 +46,8 @@ class BlockEmitter(SquareEmitter):
         note = f"{plan.kind} over {axes}, {plan.lanes} lanes x {plan.unroll}{side}, tasks {phases[0].tasks}"
         if split is not None:
             note += f", reduction cut into blocks of {split[1]}"
+        if self.kept:
+            note += f", {len(self.kept)} of its values kept between passes"
         if self.streamed:
             note += f", {', '.join(sorted(self.streamed))} stored past the caches"
         return KernelCode("\n".join(self.texts), frozenset(self.declarations), tuple(phases), shared, 0, (note,))

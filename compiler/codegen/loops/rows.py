@@ -20,7 +20,8 @@ from pierian.compiler.cost import kernel_bytes
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
-from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Statement, Store
+from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Statement, Store
+from pierian.compiler.schedule.kept import SIDE, keep_between_passes
 from pierian.compiler.schedule.rows import cost, groups
 from pierian.compiler.target.features import Target
 
@@ -39,6 +40,9 @@ class RowEmitter:
         if self.streamed < kernel.outputs and overflows(kernel, target):
             # Lines that are stored have to be read first, from memory: short bursts of them hide behind the next row's work.
             self.plan = replace(plan, together=1)
+        self.kept: tuple[Buffer, ...] = ()
+        if plan.kind == "rows":
+            self.kernel, self.kept = keep_between_passes(kernel, self.plan.together, plan.lanes)
         self.dependencies = Dependencies()
         self.texts: list[str] = []
         self.declarations: set[str] = set()
@@ -57,6 +61,8 @@ class RowEmitter:
         name = f"{self.name}_{suffix}"
         writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=self.isa)
         frame = Frame(writer, self.kernel, lanes, self.dependencies)
+        for buffer in self.kept:
+            frame.add_scratch(buffer)
         streamed = self.streamed if lanes == self.plan.lanes else frozenset()
         write_both_ways(writer, frame, streamed, lambda: write(writer, frame))
         writer.ret()
@@ -109,9 +115,8 @@ class RowEmitter:
             for k in range(together):
                 number = writer.add(loop.index, i64(k))
                 first_time.append(writer.cmp("icmp sle", number, last) if k else TRUE)
-                scopes.append(
-                    Scope(scope.frame, scope, unravel(scope, writer.minimum(number, last) if k else number, axes))
-                )
+                values = unravel(scope, writer.minimum(number, last) if k else number, axes)
+                scopes.append(Scope(scope.frame, scope, {**values, SIDE: i64(k)}))
             self._statements(scopes, self.kernel.body, first_time)
 
     def _statements(
@@ -158,7 +163,8 @@ class RowEmitter:
                 with scope.writer.when(is_first):
                     self._walked([Scope(scope.frame, scope)], group, None)
             return
-        far = not near and len(reduces) == len(group)
+        kept = {buffer.name for buffer in self.kept}
+        far = not near and all(isinstance(statement, Reduce) or statement.buffer in kept for statement in group)
         walked = [
             walk for some in ([[s] for s in scopes] if far else [scopes]) for walk in self._walked(some, group, None)
         ]
@@ -336,7 +342,7 @@ class RowEmitter:
             scopes.append(inside)
         first, *others = scopes
         if others:
-            outer = [axis.name for axis in self.kernel.axes]
+            outer = [SIDE, *(axis.name for axis in self.kernel.axes)]
             results = [f"={s.name}" for s in self.kernel.body if isinstance(s, Reduce)]
             first.hoist([s.value for s in group], [*outer, *results])
             for other in others:
