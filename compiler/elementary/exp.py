@@ -87,20 +87,19 @@ def exp2(x: Scalar) -> Scalar:
 def expm1(x: Scalar) -> Scalar:
     """e^x - 1 without cancellation: 2^n (e^r - 1) + (2^n - 1), halved on the way so that 2^n does not overflow. The result has the
     sign of x, zeros included."""
-    low, high = (-30.0, 89.0) if is_single(x) else (-60.0, 710.0)
+    least, most = (-30.0, 89.0) if is_single(x) else (-60.0, 710.0)
     half_one = c(0.5, x)
-    limited = clamp_below(clamp_above(x, high), low)
+    limited = clamp_below(clamp_above(x, most), least)
     n, r = reduce(limited)
     half = ir.ldexp(half_one, n)
     start = sub(half, half_one)
-    if is_single(x):
-        # The sum of the two large parts is kept in two; the small part goes into the second.
-        first = ir.fma(n, c(-LN2_32[0], x), limited)
-        rest = ir.fma(mul(r, r), polynomial(r, C32), mul(n, c(-LN2_32[1], x)))
-        total = ir.fma(half, first, start)
-        lost = ir.fma(half, first, sub(start, total))
-        lost = add(lost, sub(sub(half, start), half_one))
-        scaled = add(total, ir.fma(half, rest, lost))
-    else:
-        scaled = ir.fma(half, _minus_one(r), start)
+    # The sum of the two large parts is kept in two; the small part goes into the second.
+    high, low = LN2_32 if is_single(x) else LN2_64
+    first = ir.fma(n, c(-high, x), limited)
+    tail = polynomial(r, C32) if is_single(r) else pairwise_polynomial(r, Q64)
+    rest = ir.fma(mul(r, r), tail, mul(n, c(-low, x)))
+    total = ir.fma(half, first, start)
+    lost = ir.fma(half, first, sub(start, total))
+    lost = add(lost, sub(sub(half, start), half_one))
+    scaled = add(total, ir.fma(half, rest, lost))
     return copy_sign(absolute(add(scaled, scaled)), x)

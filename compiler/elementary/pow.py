@@ -1,8 +1,7 @@
 """x to the power y.
 
 |x|^y = e^(y log|x|) with the logarithm in double-double, about 65 good bits, so that its error times y (up to 745) stays below
-the last bit of the result. float32 is computed in float64, where a plain logarithm is good enough. Special values follow
-IEEE 754-2019 pow.
+the last bit of the result. float32 is computed in float64 by logarithm and power of 2. Special values follow IEEE 754-2019 pow.
 """
 
 from __future__ import annotations
@@ -15,11 +14,14 @@ from pierian.compiler.elementary.arithmetic import (
     absolute,
     add,
     any_two_sum,
+    bits,
     both,
     c,
     clamp_above,
     clamp_below,
     either,
+    integer,
+    is_finite,
     is_single,
     mul,
     neg,
@@ -30,7 +32,6 @@ from pierian.compiler.elementary.arithmetic import (
     two_sum,
 )  # fmt: skip
 from pierian.compiler.elementary.exp import exp
-from pierian.compiler.elementary.log import log
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.scalar import Scalar
 
@@ -43,14 +44,33 @@ _LN2 = (0.6931471805599453, 2.3190468138462996e-17)
 _TWO_THIRDS = (0.6666666666666666, 3.700743415417188e-17)
 
 
+# log2(1 + f) = f L(f) on [-1/4, 1/2] to 2^-35, and 2^r on [-1/2, 1/2] to 2^-28; Chebyshev fits.
+LOG2 = (
+    1.4426950409122061, -0.7213475207253306, 0.4808983316417251, -0.36067367232463055, 0.28854054838917603,
+    -0.2404575898440573, 0.2060514229808709, -0.18001330082554762, 0.16060315205739292, -0.14927978678373,
+    0.13820869488357804, -0.10067562555030282, 0.03709947479105998,
+)  # fmt: skip
+EXP2 = (
+    1.0, 0.6931472067028326, 0.24022650922288757, 0.05550327226670302, 0.009618056678524637, 0.0013400428177615838,
+    0.0001546144469856913,
+)  # fmt: skip
+
+
 def power(x: Scalar, y: Scalar) -> Scalar:
     """x^y: a negative x needs an integer y, else the result is NaN."""
-    if is_single(x):
-        base = absolute(ir.convert(x, float64))
-        magnitude = ir.convert(exp(mul(ir.convert(y, float64), log(base))), float32)
-    else:
-        magnitude = _magnitude(absolute(x), y)
-    return _special(x, y, magnitude)
+    base = absolute(x)
+    return _special(x, y, _magnitude_single(base, y) if is_single(x) else _magnitude(base, y))
+
+
+def _magnitude_single(base: Scalar, y: Scalar) -> Scalar:
+    """2^(y log2 |x|) in float64, with as many terms as float32 needs."""
+    e, m = (ir.convert(ir.unary(part, base), float64) for part in ("exponent", "fraction"))
+    f = sub(m, c(1.0, m))
+    logarithm = ir.fma(f, pairwise_polynomial(f, LOG2), e)
+    # Beyond these the result is zero or infinite.
+    exponent = clamp_below(clamp_above(mul(ir.convert(y, float64), logarithm), 160.0), -160.0)
+    n = ir.unary("round", exponent)
+    return ir.convert(ir.ldexp(pairwise_polynomial(sub(exponent, n), EXP2), n), float32)
 
 
 def _magnitude(base: Scalar, y: Scalar) -> Scalar:
@@ -63,8 +83,15 @@ def _magnitude(base: Scalar, y: Scalar) -> Scalar:
     rest = ir.select(huge, c(0.0, y), rest)
     grown = exp(product)
     corrected = ir.fma(grown, rest, grown)
-    finite = ir.compare("lt", grown, c(math.inf, y))
-    return ir.select(finite, corrected, grown)
+    magnitude = ir.select(ir.compare("lt", grown, c(math.inf, y)), corrected, grown)
+    # |x| is 0 or inf, or |y| is inf: the result is 0 or inf.
+    zero, one, inf = c(0.0, y), c(1.0, y), c(math.inf, y)
+    positive = ir.compare("gt", y, zero)
+    grows = ir.select(ir.compare("gt", base, one), positive, ir.unary("not", positive))
+    is_edge = either(
+        either(ir.compare("eq", base, zero), ir.compare("eq", base, inf)), ir.compare("eq", absolute(y), inf)
+    )
+    return ir.select(is_edge, ir.select(grows, inf, zero), magnitude)
 
 
 def _log_pair(x: Scalar) -> Pair:
@@ -91,35 +118,19 @@ def _log_pair(x: Scalar) -> Pair:
 
 
 def _special(x: Scalar, y: Scalar, magnitude: Scalar) -> Scalar:
-    zero, one, inf, nan = c(0.0, x), c(1.0, x), c(math.inf, x), c(math.nan, x)
+    """The power from that of |x|, which is right for all |x| and y but where |x| is 1, y is 0, or one of them is NaN."""
+    zero, one = c(0.0, x), c(1.0, x)
     size = absolute(x)
-    y_size = absolute(y)
-    is_integer = ir.compare("eq", ir.unary("trunc", y), y)
+    is_integer = ir.compare("eq", ir.unary("trunc", y), y)  # infinities too; they are even
     half = mul(y, c(0.5, y))
     is_odd = both(is_integer, ir.compare("ne", ir.unary("trunc", half), half))
-    y_infinite = ir.compare("eq", y_size, inf)
-    is_odd = both(is_odd, ir.compare("ne", y_size, inf))
-    is_integer = either(is_integer, y_infinite)
-    positive_y = ir.compare("gt", y, zero)
-    # |x| is 0 or inf, or |y| is inf: the result is 0 or inf (or 1 where |x| = 1).
-    grows = ir.select(ir.compare("gt", size, one), positive_y, ir.unary("not", positive_y))
-    extreme = ir.select(grows, inf, zero)
-    is_edge = either(either(ir.compare("eq", size, zero), ir.compare("eq", size, inf)), y_infinite)
-    result = ir.select(is_edge, extreme, magnitude)
-    result = ir.select(both(y_infinite, ir.compare("eq", size, one)), one, result)
-    negative = ir.compare("lt", x, zero)
-    minus_zero = both(ir.compare("eq", x, zero), ir.compare("lt", _signed_one(x), zero))
-    result = ir.select(both(either(negative, minus_zero), is_odd), neg(result), result)
-    invalid = both(both(negative, ir.compare("lt", size, inf)), ir.unary("not", is_integer))
-    result = ir.select(invalid, nan, result)
+    result = ir.select(ir.compare("eq", size, one), one, magnitude)
+    signed = ir.bitcast(
+        ir.binary("or", bits(result), ir.binary("and", bits(x), integer(x, -(1 << (x.dtype.bits - 1))))), x.dtype
+    )
+    result = ir.select(is_odd, signed, result)
+    valid = either(is_integer, ir.unary("not", both(ir.compare("lt", x, zero), is_finite(x))))
+    result = ir.select(valid, result, c(math.nan, x))
     is_nan = either(ir.compare("ne", x, x), ir.compare("ne", y, y))
-    result = ir.select(is_nan, nan, result)
+    result = ir.select(is_nan, c(math.nan, x), result)
     return ir.select(either(ir.compare("eq", y, zero), ir.compare("eq", x, one)), one, result)
-
-
-def _signed_one(x: Scalar) -> Scalar:
-    """One with the sign bit of x."""
-    kind = ir.integer_of(x.dtype)
-    top = ir.const(-(1 << (x.dtype.bits - 1)), kind)
-    sign = ir.binary("and", ir.bitcast(x, kind), top)
-    return ir.bitcast(ir.binary("or", sign, ir.bitcast(c(1.0, x), kind)), x.dtype)

@@ -1,4 +1,4 @@
-"""Elementary functions, as native code, against mpmath-checked references: at most 2 ULP in float32, 4 in float64."""
+"""Elementary functions, as native code, against mpmath-checked references: at most 1 ULP in float32, 2 in float64."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def ulps(found: np.ndarray[Any, Any], exact: list[Any]) -> float:
 
 
 @pytest.mark.parametrize("name", MP)
-@pytest.mark.parametrize(("dtype", "limit"), [(np.float32, 2.0), (np.float64, 4.0)])
+@pytest.mark.parametrize(("dtype", "limit"), [(np.float32, 1.0), (np.float64, 2.0)])
 def test_error_in_units_of_the_last_place(name: str, dtype: Any, limit: float) -> None:
     x = points(name, dtype, 500)
     with mpmath.workdps(60):
         exact = [MP[name](mpmath.mpf(float(one))) for one in x]
-        assert ulps(native(name, x), exact) <= limit
+        assert ulps(native(name, x), exact) <= (1.5 if name == "rsqrt" else limit)  # two roundings
 
 
 @pytest.mark.parametrize("name", ["sin", "cos"])
@@ -89,11 +89,11 @@ def test_arguments_nearest_to_multiples_of_a_right_angle(name: str) -> None:
     x = np.array([6381956970095103.0 * 2.0**797, 2.0**1023, -(2.0**500), 2.0**60, 2.0**28, 5.0**20, np.pi * 2.0**40])
     with mpmath.workdps(400):
         exact = [MP[name](mpmath.mpf(float(one))) for one in x]
-        assert ulps(native(name, x), exact) <= 4.0
+        assert ulps(native(name, x), exact) <= 1.0
     assert np.isnan(native(name, np.array([np.inf, -np.inf, np.nan]))).all()
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [(np.float32, 2.0), (np.float64, 4.0)])
+@pytest.mark.parametrize(("dtype", "limit"), [(np.float32, 1.0), (np.float64, 2.0)])
 def test_pow_error(dtype: Any, limit: float) -> None:
     rng = np.random.default_rng(3)
     x = np.exp(rng.uniform(-20, 20, 1500)).astype(dtype)
@@ -143,7 +143,7 @@ def test_huge_angles_in_float32() -> None:
     with mpmath.workdps(120):
         for name in ("sin", "cos"):
             exact = [MP[name](mpmath.mpf(float(one))) for one in x]
-            assert ulps(native(name, x), exact) <= 2.0
+            assert ulps(native(name, x), exact) <= 1.0
 
 
 @pytest.mark.slow
@@ -164,4 +164,4 @@ def test_float32_over_the_whole_range(name: str) -> None:
             assert np.array_equal(found[~good & ~np.isnan(found)], rounded[~good & ~np.isnan(found)])
             spacing = np.maximum(np.spacing(np.abs(rounded[good])).astype(np.float64), 2.0**-149)
             worst = max(worst, float(np.max(np.abs(found[good] - exact[good]) / spacing, initial=0.0)))
-    assert worst <= 2.0
+    assert worst <= 1.0
