@@ -13,9 +13,11 @@ from pierian.compiler.kernel.nodes import Axis
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.schedule.contraction import LINE
 
-# Rows that are fetched before their turn: each begins where the hardware does not expect it. Those of panels are read in pieces.
+# Rows that are fetched before their turn: each begins where the hardware does not expect it. Those of panels are read in pieces, and
+# those that are transposed many at a time, a square's width of each.
 ROWS_AHEAD = 2
 PIECES_AHEAD = 4
+SQUARES_AHEAD = 4
 
 
 def pack_rows(
@@ -129,6 +131,9 @@ def pack_transposed(
                     inside.mask = inside.tail_mask(at_k, end)
                 place = writer.gep(square_buffer, element, writer.mul(line.index, i64(lanes)))
                 writer.store(inside.vector(operand), place, operand.dtype.itemsize)
+                if operand.op == "load" and not masked:
+                    later = {n.name: at_n, k.name: writer.add(at_k, i64(SQUARES_AHEAD * lanes))}
+                    Scope(scope.frame, scope, later).prefetch(operand)
             rows = writer.minimum(writer.sub(count[0], row), i64(lanes))  # what follows may belong to other threads
             where = writer.gep(first, element, writer.mul(row, i64(nr)))
             writer.call(turn_name(operand.dtype, lanes), "void", [square_buffer, where, i64(nr), rows])
