@@ -29,6 +29,7 @@ class Explanation:
         schedule: how code generation went about it.
         in_place: pairs of arrays (new, old) that are one memory, or may be.
         flops, bytes: its work, formulas where sizes are open.
+        reads, writes: bytes by the model that fusion decides by; None for kernels that are put together later.
         seconds, bound: what the work cannot go below on a machine of the given peak, and why; 0 where sizes are open.
     """
 
@@ -43,6 +44,8 @@ class Explanation:
     bytes: Dim
     seconds: float = 0.0
     bound: str = ""
+    reads: Dim | None = None
+    writes: Dim | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Numbers and texts; formulas as texts."""
@@ -50,6 +53,8 @@ class Explanation:
             "kernel": self.kernel, "kind": self.kind, "nodes": [list(pair) for pair in self.nodes], "lines": self.lines,
             "ends": self.ends, "schedule": list(self.schedule), "in_place": [list(pair) for pair in self.in_place],
             "flops": _plain(self.flops), "bytes": _plain(self.bytes), "seconds": self.seconds, "bound": self.bound,
+            "reads": None if self.reads is None else _plain(self.reads),
+            "writes": None if self.writes is None else _plain(self.writes),
         }  # fmt: skip
 
 
@@ -63,12 +68,18 @@ def explain(plan: Plan, sizes: Mapping[str, int], peak: Peak, node: str = "") ->
         node: part of the name of a node after all passes, or of an operator.
     """
     order = {one: position for position, one in enumerate(plan.graph.walk())}
-    found = [_explain(plan, launch, sizes, peak, order) for launch in launches(plan.program.steps)]
+    traffic = plan.record.traffic()
+    found = [_explain(plan, launch, sizes, peak, order, traffic) for launch in launches(plan.program.steps)]
     return [one for one in found if not node or any(node in part for pair in one.nodes for part in pair)]
 
 
 def _explain(
-    plan: Plan, launch: Launch, sizes: Mapping[str, int], peak: Peak, order: Mapping[Node, int]
+    plan: Plan,
+    launch: Launch,
+    sizes: Mapping[str, int],
+    peak: Peak,
+    order: Mapping[Node, int],
+    traffic: Mapping[int, tuple[Dim, Dim]],
 ) -> Explanation:
     name, code = plan.kernels[launch.kernel]
     cluster = plan.record.clusters.get(id(launch))
@@ -82,12 +93,18 @@ def _explain(
     if symbols(flops) | symbols(bytes_) <= known.keys():
         flops, bytes_ = evaluate(flops, known), evaluate(bytes_, known)
         seconds, bound = peak.shortest(flops, bytes_, kernel_bits(launch.kernel))
+    moved = traffic.get(id(cluster), (None, None))
+    reads, writes = (None if size is None else _where_known(size, sizes) for size in moved)
     members = [] if cluster is None else sorted(cluster.members, key=lambda one: order.get(one, len(order)))
     return Explanation(
         name, launch.kernel.kind, tuple((one.name, one.op.name) for one in members), describe(launch.location),
         {} if cluster is None else _ends(plan, cluster), code.schedule, _shared_memory(plan.program, launch), flops, bytes_,
-        seconds, bound,
+        seconds, bound, reads, writes,
     )  # fmt: skip
+
+
+def _where_known(size: Dim, sizes: Mapping[str, int]) -> Dim:
+    return evaluate(size, sizes) if symbols(size) <= sizes.keys() else size
 
 
 def _ends(plan: Plan, cluster: Cluster) -> dict[str, str]:

@@ -86,7 +86,7 @@ class _Lowerer:
         pairs = [pairs[i] for i in sorted(range(len(pairs)), key=lambda i: i not in preferred)]
         copied = [(value, target) for value, target in pairs if not self._bind_target(value, target)]
         fusion = fuse(graph, self.limits)
-        self.record.add_refusals(fusion)
+        self.record.add_fusion(fusion)
         for cluster in fusion.clusters:
             if cluster.kind == "single" and cluster.root.op.kernel_rule is None:
                 self._single(cluster.root, steps)

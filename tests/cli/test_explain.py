@@ -43,6 +43,8 @@ def test_every_kernel_is_explained(model: Path) -> None:
     assert "8,192,000" in text, "the product's operations at that size"
     assert "other_next is not updated in place: a kernel reads other elements" in text
     found = json.loads(pierian("explain", model, "--size", "n=1000", "--peak", "100,20", "--json"))
+    moved = {one["kernel"]: (one["reads"], one["writes"]) for one in found["kernels"]}
+    assert (256_000 + 16_384, 256_000) in moved.values() and "reads 272,384 bytes, writes 256,000" in text
     kernels: list[dict[str, Any]] = found["kernels"]
     (product,) = [one for one in kernels if one["flops"] > 2 * 64 * 64 * 1000 - 1]
     assert product["kind"] == "contraction" and ["dot_general", "dot_general"] in product["nodes"]
