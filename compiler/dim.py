@@ -142,6 +142,11 @@ def maximum(first: Dim, second: Dim) -> Dim:
     return _from_terms({(_atom("max", "", low, high),): 1})
 
 
+def is_positive(value: Dim) -> Dim:
+    """1 for a positive size, 0 for others."""
+    return 1 - maximum(1 - maximum(value, 0), 0)
+
+
 def ceildiv(numerator: Dim, denominator: int) -> Dim:
     """Division by a positive integer, rounded up."""
     return floordiv(numerator + (denominator - 1), denominator)

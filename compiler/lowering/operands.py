@@ -95,9 +95,9 @@ def _right_operand(launch: Launch, target: Target) -> _Operand | None:
     roles = classify(kernel)
     if 1 in (roles.m.extent, roles.n.extent, roles.depth) or roles.rhs.op != "load" or roles.packed:
         return None
-    few = choose_few_rows(kernel, roles, target)
-    if few is not None and (few[0] is not roles or isinstance(few[1], Stream)):
-        return None  # what is read once, or the small one of two
+    for turned, way in choose_few_rows(kernel, roles, target):
+        if way.pays(turned) == 1 and (turned is not roles or isinstance(way, Stream)):
+            return None  # what is read once, or the small one of two
     name, indices = ir.load_parts(roles.rhs)
     position = next(i for i, buffer in enumerate(kernel.buffers) if buffer.name == name)
     buffer = kernel.buffers[position]

@@ -11,16 +11,20 @@ from pierian.compiler.schedule.streams import Stream, choose_stream
 from pierian.compiler.target.features import Target
 
 
-def choose_few_rows(kernel: Kernel, roles: Roles, target: Target) -> tuple[Roles, Stream | Dots] | None:
-    """How such a product is computed, and the roles it has then: those of rows and columns may be exchanged. None for others."""
+def choose_few_rows(kernel: Kernel, roles: Roles, target: Target) -> list[tuple[Roles, Stream | Dots]]:
+    """How such a product is computed, and the roles it has then: those of rows and columns may be exchanged. Empty for others. With
+    open sizes there may be several ways, of which a run takes the first that pays (see `pays`), and if none does, that of others."""
     tiled = tiled_time(roles, target)
     m, n = guess(roles.m.extent), guess(roles.n.extent)
     times = (lambda rows: tiled(rows, n), lambda columns: tiled(m, columns))
+    found: list[tuple[Roles, Stream | Dots]] = []
     for turned, time in zip((roles, _exchanged(roles)), times, strict=True):
-        found = choose_stream(turned, target) or choose_dots(kernel, turned, target, time)
-        if found is not None:
-            return turned, found
-    return None
+        way = choose_stream(turned, target) or choose_dots(kernel, turned, target, time)
+        if way is not None:
+            found.append((turned, way))
+            if way.pays(turned) == 1:
+                break
+    return found
 
 
 def _exchanged(roles: Roles) -> Roles:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pierian.compiler.dim import product
+from pierian.compiler.dim import Dim, ceildiv, is_positive, product
 from pierian.compiler.schedule.contraction import CHAIN, Roles
 from pierian.compiler.target.features import Target
 
@@ -27,40 +27,50 @@ class Stream:
     """
 
     rows: int
-    columns: int
-    depth: int
+    columns: Dim
+    depth: Dim
     lanes: int
     group: int
     stripe: int
     chain: int
-    distance: int
+    distance: Dim
 
     @property
-    def chains(self) -> int:
+    def chains(self) -> Dim:
         """How many chains a sum has."""
-        return -(-self.depth // self.chain)
+        return ceildiv(self.depth, self.chain)
 
     @property
-    def stripes(self) -> int:
+    def stripes(self) -> Dim:
         """How many stripes a row has."""
-        return -(-self.columns // self.stripe)
+        return ceildiv(self.columns, self.stripe)
+
+    def pays(self, roles: Roles) -> Dim:
+        """1 where the sizes of a run are such that this is to be used, else 0: of an open number of rows, one; and columns that fill
+        a stripe, where their number is open, and something to add up."""
+        m, n, k = roles.m.extent, self.columns, self.depth
+        one = 1 if isinstance(m, int) else is_positive(2 - m) * is_positive(m)
+        wide = 1 if isinstance(n, int) else is_positive(n + 1 - FEW_VECTORS * self.lanes)
+        return one * wide * (1 if isinstance(k, int) else is_positive(k))
 
 
 def choose_stream(roles: Roles, target: Target) -> Stream | None:
     """The pieces; None where a product has more rows, rhs cannot be read in place, or is near anyway."""
     m, n, k, step = roles.m.extent, roles.n.extent, roles.k.extent, roles.rhs_step
-    if not (isinstance(m, int) and isinstance(n, int) and isinstance(k, int)) or step is None:
+    if step is None or k == 0 or roles.rows or roles.segments or roles.packed:
         return None
-    if not 0 < m <= MOST_ROWS or k == 0 or roles.rows or roles.segments or roles.packed:
+    rows = m if isinstance(m, int) else 1
+    if not 0 < rows <= MOST_ROWS:
         return None
     itemsize = roles.reduce.value.dtype.itemsize
     lanes = target.lanes(8 * itemsize)
     size = product([axis.extent for axis in roles.rhs_batch]) * (n * k * itemsize)
-    if n < FEW_VECTORS * lanes or (isinstance(size, int) and size <= target.l2):
+    if (isinstance(n, int) and n < FEW_VECTORS * lanes) or (isinstance(size, int) and size <= target.l2):
         return None
     # Sums of a stripe take half of the cache; what is read passes through the other.
-    most = max(lanes, target.l1 // 2 // (m * itemsize) // lanes * lanes)
-    even = -(-n // -(-n // most))
+    most = max(lanes, target.l1 // 2 // (rows * itemsize) // lanes * lanes)
+    even = -(-n // -(-n // most)) if isinstance(n, int) else most
     stripe = -(-even // lanes) * lanes
-    group = 8 if m <= 2 and target.vector_registers >= 32 else 4
-    return Stream(m, n, k, lanes, group, stripe, min(k, CHAIN), -(-n // lanes) * lanes)
+    group = 8 if rows <= 2 and target.vector_registers >= 32 else 4
+    chain = min(k, CHAIN) if isinstance(k, int) else CHAIN
+    return Stream(rows, n, k, lanes, group, stripe, chain, ceildiv(n, lanes) * lanes)

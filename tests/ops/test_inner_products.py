@@ -98,3 +98,21 @@ def test_an_open_number_of_rows_is_looked_at_in_each_run(open_depth: bool) -> No
             np.testing.assert_array_equal(found[1], (a + 1) @ b.T + 1)
     for session in sessions:
         session.close()
+
+
+@pytest.mark.parametrize("open_sides", [False, True])
+def test_one_row_of_an_open_number_is_a_stream(open_sides: bool) -> None:
+    rng = np.random.default_rng(5)
+    shape = (None, None) if open_sides else (700, 1111)
+    graph = tf.Graph()
+    with graph.as_default():
+        x, w = tf.placeholder(tf.float32, [None, shape[0]], name="x"), tf.placeholder(tf.float32, shape, name="w")
+        z = [tf.matmul(x, w), tf.matmul(x * tf.constant(2.0), w) + tf.constant(1.0)]
+    sides = [(700, 1111), (5, 300), (700, 20), (0, 256), (3, 5000)] if open_sides else [(700, 1111)]
+    for threads in (1, 2):
+        with tf.Session(graph, threads=threads) as session:
+            for m, (k, n) in [(m, side) for m in (0, 1, 2, 60) for side in sides]:
+                a, b = rng.integers(-4, 5, (m, k)).astype("float32"), rng.integers(-4, 5, (k, n)).astype("float32")
+                found = session.run(z, {x: a, w: b})
+                np.testing.assert_array_equal(found[0], a @ b)
+                np.testing.assert_array_equal(found[1], 2 * a @ b + 1)

@@ -35,27 +35,37 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
         return emit_winograd(kernel, name, winograd, target)
     kernel = collapse(kernel)
     roles = classify(kernel)
-    few = choose_few_rows(kernel, roles, target)
-    if few is not None:
-        expanded, turned = _expanded(kernel, few[0])
-        if isinstance(few[1], Stream):
-            return emit_stream(expanded, name, turned, few[1], target.isa)
-        pays = few[1].pays(turned)
-        code = emit_dots(expanded, name, turned, few[1], target.isa)
-        return code if pays == 1 else _either(pays, code, _emit_general(kernel, f"{name}_g", roles, winograd, target))
-    return _emit_general(kernel, name, roles, winograd, target)
+    ways: list[tuple[Dim, KernelCode]] = []
+    for turned, way in choose_few_rows(kernel, roles, target):
+        expanded, turned = _expanded(kernel, turned)
+        own = f"{name}_{len(ways)}"
+        if isinstance(way, Stream):
+            code = emit_stream(expanded, own, turned, way, target.isa)
+        else:
+            code = emit_dots(expanded, own, turned, way, target.isa)
+        ways.append((way.pays(turned), code))
+    if not ways or ways[-1][0] != 1:
+        ways.append((1, _emit_general(kernel, name, roles, winograd, target)))
+    return _first_of(ways)
 
 
-def _either(condition: Dim, code: KernelCode, other: KernelCode) -> KernelCode:
-    """A kernel that runs `code` where the condition is 1, the other where it is 0: the phases of the one left out have no tasks."""
-    phases = [
-        *(replace(phase, tasks=phase.tasks * condition) for phase in code.phases),
-        *(replace(phase, tasks=phase.tasks * (1 - condition)) for phase in other.phases),
-    ]
+def _first_of(ways: list[tuple[Dim, KernelCode]]) -> KernelCode:
+    """A kernel that runs the first way whose condition is 1, not 0, in each run: the phases of the others have no tasks then."""
+    if len(ways) == 1:
+        return ways[0][1]
+    phases: list[Phase] = []
+    shared: Dim = 0
+    scratch: Dim = 0
+    left: Dim = 1  # whether none before is taken
+    for condition, code in ways:
+        phases += [replace(phase, tasks=phase.tasks * (condition * left)) for phase in code.phases]
+        left = left * (1 - condition)
+        shared, scratch = maximum(shared, code.shared), maximum(scratch, code.scratch)
+    codes = [code for _, code in ways]
     return KernelCode(
-        code.text + other.text, code.declarations | other.declarations, tuple(phases), maximum(code.shared, other.shared),
-        maximum(code.scratch, other.scratch), (*code.schedule, *other.schedule),
-        tuple({name: (name, text) for name, text in (*code.functions, *other.functions)}.values()),
+        "".join(code.text for code in codes), frozenset().union(*(code.declarations for code in codes)), tuple(phases),
+        shared, scratch, tuple(line for code in codes for line in code.schedule),
+        tuple({name: (name, text) for code in codes for name, text in code.functions}.values()),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.contraction.microkernel import accumulate
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, vector
+from pierian.compiler.dim import Dim, ceildiv
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel, Store
@@ -27,10 +28,11 @@ def emit_stream(kernel: Kernel, name: str, roles: Roles, stream: Stream, isa: st
     sums.emit_sums()
     finish.emit_results()
     tasks = roles.batch_count * stream.chains * stream.stripes
-    chunks = -(-stream.columns // FINISHED)
+    chunks = ceildiv(stream.columns, FINISHED)
     size = roles.batch_count * stream.chains * stream.rows * stream.distance * roles.reduce.value.dtype.itemsize
+    rows = stream.rows if isinstance(roles.m.extent, int) else f"{roles.m.extent} if {stream.rows}"
     note = (
-        f"contraction {stream.rows} x {stream.columns} x {stream.depth}, {stream.group} rows of rhs at a time over stripes of "
+        f"contraction {rows} x {stream.columns} x {stream.depth}, {stream.group} rows of rhs at a time over stripes of "
         f"{stream.stripe} columns, chains of {stream.chain}"
     )
     return KernelCode(
@@ -52,8 +54,16 @@ class _Emitter:
         self.dtype = roles.reduce.value.dtype
         self.stores = [statement for statement in kernel.body if isinstance(statement, Store)]
         self.scope = Scope(self.frame)
-        for axis in roles.batch:
-            self.scope.dim(axis.extent)
+        s = stream
+        sizes = (s.columns, s.depth, s.chains, s.stripes, s.distance, self._chain_size, ceildiv(s.columns, FINISHED))
+        for size in (*(axis.extent for axis in roles.batch), *sizes):
+            self.scope.dim(size)
+        self.columns, self.depth = self.scope.dim(s.columns), self.scope.dim(s.depth)
+
+    @property
+    def _chain_size(self) -> Dim:
+        """Elements of the sums of one chain."""
+        return self.stream.rows * self.stream.distance
 
     def emit_sums(self) -> None:
         """Task: batch, chain, stripe, slowest first."""
@@ -63,9 +73,9 @@ class _Emitter:
             batch, chain = self._divided(rest, s.chains)
             inside = Scope(self.frame, self.scope, unravel(self.scope, batch, self.roles.batch))
             first = w.mul(stripe, i64(s.stripe))
-            end = w.minimum(w.add(first, i64(s.stripe)), i64(s.columns))
+            end = w.minimum(w.add(first, i64(s.stripe)), self.columns)
             begin = w.mul(chain, i64(s.chain))
-            depth = w.minimum(w.add(begin, i64(s.chain)), i64(s.depth))
+            depth = w.minimum(w.add(begin, i64(s.chain)), self.depth)
             sums = self._sums_address(batch, chain)
             self._clear(sums, first, end)
             whole = w.add(begin, w.op("and", w.sub(depth, begin), i64(-s.group)))
@@ -78,12 +88,12 @@ class _Emitter:
     def emit_results(self) -> None:
         """Task: batch, some columns."""
         w, s = self.writer, self.stream
-        chunks = -(-s.columns // FINISHED)
+        chunks = ceildiv(s.columns, FINISHED)
         with w.loop(w.arg("begin"), w.arg("end")) as task:
             batch, chunk = self._divided(task.index, chunks)
             inside = Scope(self.frame, self.scope, unravel(self.scope, batch, self.roles.batch))
             first = w.mul(chunk, i64(FINISHED))
-            end = w.minimum(w.add(first, i64(FINISHED)), i64(s.columns))
+            end = w.minimum(w.add(first, i64(FINISHED)), self.columns)
             sums = self._sums_address(batch, i64(0))
             for begin, limit, masked in self._pieces(first, end):
                 with w.loop(begin, limit, s.lanes) as column:
@@ -91,28 +101,30 @@ class _Emitter:
                         self._finish(inside, sums, row, column.index, end if masked else None)
         w.ret()
 
-    def _divided(self, value: Value, by: int) -> tuple[Value, Value]:
+    def _divided(self, value: Value, by: Dim) -> tuple[Value, Value]:
         """Quotient and remainder."""
         if by == 1:
             return value, i64(0)
-        return self.writer.op("sdiv", value, i64(by)), self.writer.op("srem", value, i64(by))
+        divisor = self.scope.dim(by)
+        return self.writer.op("sdiv", value, divisor), self.writer.op("srem", value, divisor)
 
     def _pieces(self, first: Value, end: Value) -> list[tuple[Value, Value, bool]]:
         """Whole vectors, then the masked rest."""
         w, lanes = self.writer, self.stream.lanes
-        if self.stream.columns % lanes == 0:
+        if isinstance(self.stream.columns, int) and self.stream.columns % lanes == 0:
             return [(first, end, False)]
         whole = w.add(first, w.op("and", w.sub(end, first), i64(-lanes)))
         return [(first, whole, False), (whole, end, True)]
 
     def _sums_address(self, batch: Value, chain: Value) -> Value:
         """Where the sums of a chain begin: [batch, chain, row, column]."""
-        w, s = self.writer, self.stream
-        number = w.add(w.mul(batch, i64(s.chains)), chain)
-        return w.gep(self.frame.parameters.shared, self.dtype.llvm, w.mul(number, i64(s.rows * s.distance)))
+        w = self.writer
+        number = w.add(w.mul(batch, self.scope.dim(self.stream.chains)), chain)
+        return w.gep(self.frame.parameters.shared, self.dtype.llvm, w.mul(number, self.scope.dim(self._chain_size)))
 
     def _place(self, sums: Value, row: int, column: Value) -> Value:
-        return self.writer.gep(sums, self.dtype.llvm, self.writer.add(column, i64(row * self.stream.distance)))
+        w = self.writer
+        return w.gep(sums, self.dtype.llvm, w.add(column, w.mul(i64(row), self.scope.dim(self.stream.distance))))
 
     def _clear(self, sums: Value, first: Value, end: Value) -> None:
         w, s = self.writer, self.stream
@@ -153,8 +165,8 @@ class _Emitter:
         type_ = vector(self.dtype.llvm, s.lanes)
         place = self._place(sums, row, column)
         total = w.load(place, type_, self.dtype.itemsize)
-        with w.loop(i64(1), i64(s.chains), 1, [total]) as chain:
-            at = w.gep(place, self.dtype.llvm, w.mul(chain.index, i64(s.rows * s.distance)))
+        with w.loop(i64(1), self.scope.dim(s.chains), 1, [total]) as chain:
+            at = w.gep(place, self.dtype.llvm, w.mul(chain.index, self.scope.dim(self._chain_size)))
             one = w.load(at, type_, self.dtype.itemsize)
             chain.next = [w.op("fadd" if self.dtype.is_float else "add", chain.carried[0], one)]
         inside = Scope(self.frame, scope, {r.m.name: i64(row), r.n.name: column}, r.n.name)
