@@ -86,7 +86,7 @@ class Chain:
         rows: what is computed between them.
         results: the stores behind the second product.
         weight: what the second product multiplies, as an expression over scores.
-        softmax: set where the work on rows is just that.
+        softmax: set where the work on rows is just that, and perhaps stores of the weights.
     """
 
     kernel: Kernel
@@ -98,6 +98,16 @@ class Chain:
     second: Roles
     weight: Scalar
     softmax: Softmax | None
+
+    @property
+    def kept(self) -> tuple[Store, ...]:
+        """Stores of what is computed on rows."""
+        return tuple(statement for statement in self.rows if isinstance(statement, Store))
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether rows cannot come in blocks of columns."""
+        return self.softmax is None or bool(self.kept)
 
     @property
     def m(self) -> Axis:
@@ -229,10 +239,13 @@ def _contraction(kernel: Kernel, axes: tuple[Axis, ...], reduce: Reduce, *more: 
 
 
 def _softmax(rows: tuple[Statement, ...], weight: Scalar, m: Axis, column: Axis) -> Softmax | None:
-    if len(rows) != 2 or not all(isinstance(statement, Reduce) for statement in rows):
+    if len(rows) < 2:
         return None
-    peak, total = rows
-    assert isinstance(peak, Reduce) and isinstance(total, Reduce)
+    peak, total, *stores = rows
+    if not isinstance(peak, Reduce) or not isinstance(total, Reduce):
+        return None
+    if any(not isinstance(s, Store) or not s.axes or s.value != weight for s in stores):
+        return None
     score, dtype = peak.value, peak.value.dtype
     if peak.combiner != "max" or total.combiner != "sum":
         return None
@@ -316,8 +329,8 @@ def refusal(chain: Chain) -> str:
         return f"a block of rows stays near only with 2 to {DEPTH} products in a score and columns of values"
     if chain.m.extent == 1 or columns == 0:
         return "a single row of scores is no matrix"
-    if chain.softmax is None and (not isinstance(columns, int) or columns * TILE_ROWS * itemsize > WHOLE_BYTES):
-        return f"work that is not a softmax alone needs whole rows, and {columns} columns are too long for that"
+    if chain.needs_rows and (not isinstance(columns, int) or columns * TILE_ROWS * itemsize > WHOLE_BYTES):
+        return f"work other than a softmax, or weights that others read, need whole rows, and {columns} columns are too long"
     elements = product([axis.extent for axis in (*chain.kernel.axes, chain.column)])
     if isinstance(elements, int) and elements * itemsize <= NEAR_BYTES:
         return f"the scores stay near: {elements * itemsize} bytes"
@@ -337,7 +350,7 @@ def choose_blocks(chain: Chain, target: Target) -> Blocks:
     width, limit, masked = _block_columns(chain, nr)
     most = max(1, min(MASKED_TILES if masked else TILES, limit // (width * dtype.itemsize * mr)))
     rows = _row_tiles(chain, most, mr) * mr
-    online = masked or not (isinstance(columns, int) and columns <= width)
+    online = not chain.needs_rows and (masked or not (isinstance(columns, int) and columns <= width))
     size = columns * (chain.first.depth + n) * dtype.itemsize
     near = isinstance(size, int) and size <= target.l2 // 2
     ahead = 0 if near else -(-nr * dtype.itemsize * UNROLL // LINE // (rows // mr))
@@ -347,10 +360,10 @@ def choose_blocks(chain: Chain, target: Target) -> Blocks:
 def _block_columns(chain: Chain, nr: int) -> tuple[int, int, bool]:
     """Columns of a block, in whole panels; bytes that a block of rows may take; whether masked columns are left out."""
     columns = chain.column.extent
-    if chain.softmax is None:
+    masked = chain.softmax is not None and chain.softmax.masked is not None
+    if chain.needs_rows:
         assert isinstance(columns, int)
-        return columns, WHOLE_BYTES if columns > COLUMNS else BLOCK_BYTES, False
-    masked = chain.softmax.masked is not None
+        return columns, WHOLE_BYTES if columns > COLUMNS else BLOCK_BYTES, masked
     width = MASKED_COLUMNS if masked and not (isinstance(columns, int) and columns <= COLUMNS) else COLUMNS
     if isinstance(columns, int):
         width = -(-(-(-columns // -(-columns // width))) // nr) * nr

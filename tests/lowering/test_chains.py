@@ -211,23 +211,26 @@ def test_products_stay_apart_where_a_chain_would_not_pay_or_somebody_needs_the_s
     assert "chain" not in kinds(graph)
 
 
-def test_weights_that_others_read_are_stored_on_the_way() -> None:
+@pytest.mark.parametrize("work", [_scaled, _causal(-1e9), _causal(-3.0), _first_rows_empty, _window])
+def test_weights_that_others_read_are_stored_on_the_way(work: Work) -> None:
     rng = np.random.default_rng(5)
     a, b = (rng.standard_normal((4, 300, 24), dtype=np.float32) for _ in range(2))
     graph = tf.Graph()
     with graph.as_default():
         q, k = (tf.placeholder(tf.float32, a.shape, name=name) for name in "qk")
-        weights = tf.softmax(tf.matmul(q, k, transpose_b=True), axis=-1)
+        weights = tf.softmax(work(tf, tf.matmul(q, k, transpose_b=True), None), axis=-1)
         graph.set_outputs([tf.matmul(weights, k), tf.matmul(weights, q, transpose_a=True)], ["y", "z"])
     assert kinds(graph) == ["chain", "contraction"]
     results = []
-    for threads in (1, 2):
+    for threads in (1, 2, 3, 8):
         with tf.Session(graph, threads=threads) as session:
             results.append(session.run(list(graph.outputs), {q: a, k: b}))
-    p = _softmax(np, a.astype(np.float64) @ b.astype(np.float64).swapaxes(-1, -2))
+    p = _softmax(np, work(np, a.astype(np.float64) @ b.astype(np.float64).swapaxes(-1, -2), None))
     np.testing.assert_allclose(results[0][0], p @ b, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(results[0][1], p.swapaxes(-1, -2) @ a, rtol=1e-5, atol=1e-5)
-    assert all(one.tobytes() == other.tobytes() for one, other in zip(*results, strict=True))
+    assert all(
+        one.tobytes() == other.tobytes() for other in results for one, other in zip(results[0], other, strict=True)
+    )
 
 
 @pytest.mark.parametrize("isa", ["avx2", "sse2", "scalar", "neon"])

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from itertools import chain as concatenated
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
+from pierian.compiler.codegen.chains.masks import MaskTests
 from pierian.compiler.codegen.chains.passes import RowPasses
 from pierian.compiler.codegen.combine import combine
 from pierian.compiler.codegen.contraction.microkernel import MicroShape, ahead_bytes, emit_microkernel, micro_name
 from pierian.compiler.codegen.contraction.packing import pack_rows
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.writer import FALSE, NULL, TRUE, FunctionWriter, Value, constant, i64, vector
-from pierian.compiler.dim import Dim, ceildiv, coefficient, product
+from pierian.compiler.dim import Dim, ceildiv, product
 from pierian.compiler.elementary import expand
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
@@ -63,8 +64,9 @@ class ChainEmitter:
         self.dtype = chain.scores.value.dtype
         self.offset = offset
         self.passes = plan_passes(chain)
-        self.masked = chain.softmax.masked if chain.softmax is not None and blocks.online else None
-        self.open = plan_passes(chain, open_only=True) if self.masked is not None else None
+        masked = chain.softmax.masked if chain.softmax is not None else None
+        self.mask = MaskTests(self.frame, chain, masked, blocks.nr) if masked is not None else None
+        self.open = plan_passes(chain, open_only=True) if masked is not None and blocks.online else None
         self._expand()
         n = chain.second.n.extent
         assert isinstance(n, int)
@@ -206,25 +208,51 @@ class ChainEmitter:
         w, b = self.writer, self.blocks
         columns = self.outermost.dim(self.chain.column.extent)
         if not b.online:
-            self._block(rows, i64(0), columns, FALSE)
+            self._whole_rows(rows, columns)
             return
         self._clear()
         blocks = self.outermost.dim(self._column_blocks)
-        turns = 1 if self.masked is None else 2
+        turns = 1 if self.mask is None else 2
         with w.loop(i64(0), i64(turns)) as turn:
-            needed = self._masked_matter(rows) if self.masked is not None else FALSE
+            needed = self._masked_matter(rows)
             late = w.cmp("icmp eq", turn.index, i64(1))
             with w.loop(i64(0), blocks) as block:
                 start = w.mul(block.index, i64(b.columns))
                 end = w.minimum(w.add(start, i64(b.columns)), columns)
                 now, is_open = TRUE, FALSE
-                if self.masked is not None:
-                    cut = self._masked_from(rows, start, end)
+                if self.mask is not None:
+                    place = rows.scope, rows.first, rows.height
+                    cut = self.mask.masked_from(*place, start, end)
                     start, end = w.select(late, cut, start), w.select(late, end, cut)
                     now = w.op("and", w.cmp("icmp slt", start, end), w.op("or", needed, w.op("xor", late, TRUE)))
-                    is_open = self._everywhere(rows, start, end, not self.masked.holds)
+                    is_open = self.mask.everywhere(*place, start, end, not self.mask.masked.holds)
                 with w.when(now):
                     self._block(rows, start, end, is_open)
+
+    def _whole_rows(self, rows: _Rows, columns: Value) -> None:
+        """All columns in one block: those that are open for some row, and once more with the masked ones if these have weights; else
+        their weights, where anybody reads them, are zeros."""
+        w = self.writer
+        if self.mask is None:
+            self._block(rows, i64(0), columns, FALSE)
+            return
+        cut = self.mask.masked_from(rows.scope, rows.first, rows.height, i64(0), columns)
+        some = w.cmp("icmp slt", cut, columns)
+        with w.loop(i64(0), i64(2)) as turn:
+            late = w.cmp("icmp eq", turn.index, i64(1))
+            needed = w.op("and", some, self._masked_matter(rows))
+            with w.when(w.op("or", needed, w.op("xor", late, TRUE))):
+                self._block(rows, i64(0), w.select(late, columns, cut), FALSE)
+        with (
+            w.when(w.op("and", some, w.op("xor", self._masked_matter(rows), TRUE))),
+            w.loop(i64(0), rows.height) as row,
+        ):
+            line = Scope(self.frame, rows.scope, {self.chain.m.name: w.add(rows.first, row.index)})
+            with w.loop(cut, columns, self.blocks.lanes) as column:
+                inside = Scope(self.frame, line, {self.chain.column.name: column.index}, self.chain.column.name)
+                inside.mask = inside.tail_mask(column.index, columns)
+                for store in self.chain.kept:
+                    inside.store(store.buffer, store.indices, ir.const(0.0, self.dtype))
 
     def _clear(self) -> None:
         assert self.chain.softmax is not None
@@ -236,51 +264,17 @@ class ChainEmitter:
             self._put(self.peaks, row.index, lowest)
             self._put(self.results_of[self.chain.softmax.total.name], row.index, constant(0, kind))
 
-    def _masked_from(self, rows: _Rows, start: Value, end: Value) -> Value:
-        """The column of a block from which on all rows are masked, at a panel's edge; where that does not follow from the
-        comparison, its first column if all of it is masked, else its end."""
-        w, masked, nr = self.writer, self.masked, self.blocks.nr
-        assert masked is not None
-        column, m = self.chain.column.name, self.chain.m.name
-        if coefficient(masked.difference, column) != (1 if masked.holds else -1):
-            return w.select(self._everywhere(rows, start, end, masked.holds), start, end)
-        step = coefficient(masked.difference, m)
-        assert isinstance(step, int)
-        last = w.sub(w.add(rows.first, rows.height), i64(1))
-        corner = {column: i64(0), m: rows.first if (step > 0) == masked.holds else last}
-        rest = Scope(self.frame, rows.scope, corner).dim(masked.difference)
-        limit = 0 if masked.strict else -1
-        first = w.sub(i64(limit + 1), rest) if masked.holds else w.sub(rest, i64(limit))
-        inside = w.intrinsic("llvm.smax", w.sub(first, start), i64(0))
-        panels = w.op("sdiv", w.add(inside, i64(nr - 1)), i64(nr))
-        return w.minimum(w.add(start, w.mul(panels, i64(nr))), end)
-
-    def _everywhere(self, rows: _Rows, start: Value, end: Value, holds: bool) -> Value:
-        """Whether the mask's comparison holds, or does not, at all places of a block: it is linear, so corners say."""
-        w, masked = self.writer, self.masked
-        assert masked is not None
-        spans = {
-            self.chain.column.name: (start, w.sub(end, i64(1))),
-            self.chain.m.name: (rows.first, w.sub(w.add(rows.first, rows.height), i64(1))),
-        }
-        corner: dict[str, Value] = {}
-        for name, (low, high) in spans.items():
-            step = coefficient(masked.difference, name)
-            assert isinstance(step, int)
-            corner[name] = low if (step > 0) == holds else high
-        value = Scope(self.frame, rows.scope, corner).dim(masked.difference)
-        limit = i64(0 if masked.strict else -1)
-        return w.cmp("icmp sgt" if holds else "icmp sle", value, limit)
-
     def _masked_matter(self, rows: _Rows) -> Value:
-        """Whether the masked number could have a weight in any row."""
+        """Whether the masked number could have a weight in any row, as far as the rows have been walked."""
         w, kind = self.writer, self.dtype.llvm
-        assert self.masked is not None
-        number = rows.scope.get(self.masked.number)
+        if self.mask is None:
+            return FALSE
+        assert self.chain.softmax is not None
+        peaks = self.peaks if self.blocks.online else self.results_of[self.chain.softmax.peak.name]
+        number = rows.scope.get(self.mask.masked.number)
         limit = constant(VANISHED[str(self.dtype)], kind)
         with w.loop(i64(0), rows.height, 1, [FALSE]) as row:
-            peak = self._get(self.peaks, row.index)
-            far = w.cmp("fcmp ogt", w.op("fsub", peak, number), limit)
+            far = w.cmp("fcmp ogt", w.op("fsub", self._get(peaks, row.index), number), limit)
             row.next = [w.op("or", row.carried[0], w.op("xor", far, TRUE))]
         return row.results[0]
 

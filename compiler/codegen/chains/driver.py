@@ -61,9 +61,10 @@ def _note(chain: Chain, blocks: Blocks) -> str:
     columns, n, depth = chain.column.extent, chain.second.n.extent, chain.first.depth
     scores = product([axis.extent for axis in (*chain.kernel.axes, chain.column)])
     how = "whole rows" if not b.online else f"softmax carried over blocks of {b.columns}"
-    if b.online and chain.softmax is not None and chain.softmax.masked is not None:
+    if chain.softmax is not None and chain.softmax.masked is not None:
         how += ", masked columns left out"
+    where = "weights stored for others" if chain.kept else f"no matrix of {scores} scores in memory"
     return (
         f"chain {chain.m.extent} x {columns} x {depth}, then {chain.m.extent} x {n} x {columns}, tile {b.mr} x {b.nr}, "
-        f"{b.rows} rows of scores at a time, {how}; no matrix of {scores} scores in memory"
+        f"{b.rows} rows of scores at a time, {how}; {where}"
     )
