@@ -11,6 +11,7 @@ block to block, and what has been summed is scaled when a larger score appears. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -87,6 +88,7 @@ class Chain:
         results: the stores behind the second product.
         weight: what the second product multiplies, as an expression over scores.
         softmax: set where the work on rows is just that, and perhaps stores of the weights.
+        idle: set where weights are zero by a comparison of positions.
     """
 
     kernel: Kernel
@@ -98,6 +100,7 @@ class Chain:
     second: Roles
     weight: Scalar
     softmax: Softmax | None
+    idle: Masked | None
 
     @property
     def kept(self) -> tuple[Store, ...]:
@@ -178,7 +181,9 @@ def take_apart(kernel: Kernel) -> Chain | None:
     weight = values.value.args[0]
     between = tuple(statement for statement in rows if statement is not None)
     results = tuple(s for s in kernel.body[positions[1] + 1 :] if isinstance(s, Store))
-    return Chain(kernel, first, values, between, results, *roles, weight, _softmax(between, weight, roles[0].m, column))
+    m = roles[0].m
+    softmax, idle = _softmax(between, weight, m, column), _masked_weight(weight, m, column)
+    return Chain(kernel, first, values, between, results, *roles, weight, softmax, idle)
 
 
 def _reads_in_place(
@@ -286,6 +291,14 @@ def _masked(score: Scalar, m: Axis, column: Axis) -> Masked | None:
         return None
     holds = yes.op == "const"
     return Masked(difference, condition.op in ("gt", "lt"), holds, *((yes, no) if holds else (no, yes)))
+
+
+def _masked_weight(weight: Scalar, m: Axis, column: Axis) -> Masked | None:
+    """Weights that are zero wherever a comparison of positions holds, as of the gradient of a causal mask."""
+    while weight.op == "mul" and weight.args[1].op == "const" and math.isfinite(weight.args[1].attribute):  # type: ignore[arg-type]
+        weight = weight.args[0]
+    found = _masked(weight, m, column)
+    return found if found is not None and found.number.attribute == 0 else None
 
 
 def _position(node: Scalar) -> Dim | None:

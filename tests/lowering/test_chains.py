@@ -233,6 +233,33 @@ def test_weights_that_others_read_are_stored_on_the_way(work: Work) -> None:
     )
 
 
+@pytest.mark.parametrize("work", [_scaled, _causal(-1e9), _window])
+def test_gradients_are_chains_too(work: Work) -> None:
+    rng = np.random.default_rng(6)
+    arrays = [rng.standard_normal((2, 300, 12)) for _ in range(3)]
+    graph = tf.Graph()
+    with graph.as_default():
+        q, k, v = (tf.placeholder(tf.float64, arrays[0].shape, name=name) for name in "qkv")
+        y = tf.matmul(tf.softmax(work(tf, tf.matmul(q, k, transpose_b=True), None), axis=-1), v)
+        graph.set_outputs(tf.gradients(tf.reduce_sum(y * y), [q, k, v]), ["dq", "dk", "dv"])
+    assert sorted(kinds(graph)) == ["chain", "chain", "contraction", "contraction"]
+    results = []
+    for threads in (1, 3):
+        with tf.Session(graph, threads=threads) as session:
+            results.append(session.run(list(graph.outputs), dict(zip((q, k, v), arrays, strict=True))))
+    a, b, c = arrays
+    scores = a @ b.swapaxes(-1, -2)
+    slope = (work(np, scores + 1e-3, None) - work(np, scores, None)) / 1e-3  # of a scale and a mask
+    p = _softmax(np, work(np, scores, None))
+    dy = 2 * (p @ c)
+    dp = dy @ c.swapaxes(-1, -2)
+    ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * slope
+    wanted = [ds @ b, ds.swapaxes(-1, -2) @ a, p.swapaxes(-1, -2) @ dy]
+    for found, right in zip(results[0], wanted, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-8, atol=1e-8)
+    assert all(one.tobytes() == other.tobytes() for one, other in zip(*results, strict=True))
+
+
 @pytest.mark.parametrize("isa", ["avx2", "sse2", "scalar", "neon"])
 def test_other_instruction_sets(isa: str) -> None:
     """Code for less capable processors of this machine's kind is run; that for others is only made."""

@@ -66,6 +66,7 @@ class ChainEmitter:
         self.passes = plan_passes(chain)
         masked = chain.softmax.masked if chain.softmax is not None else None
         self.mask = MaskTests(self.frame, chain, masked, blocks.nr) if masked is not None else None
+        self.idle = MaskTests(self.frame, chain, chain.idle, blocks.nr) if chain.idle is not None else None
         self.open = plan_passes(chain, open_only=True) if masked is not None and blocks.online else None
         self._expand()
         n = chain.second.n.extent
@@ -297,6 +298,8 @@ class ChainEmitter:
             self._tiles(rows, scores)
         self._weights(rows, start, end, is_open)
         whole = self.outermost.dim(c.column.extent)
+        if self.idle is not None:
+            count = w.sub(self.idle.masked_from(rows.scope, rows.first, rows.height, start, end), start)
         with w.loop(i64(0), i64(self.panels)) as part:
             at = w.mul(w.add(w.mul(part.index, whole), start), i64(b.nv))
             values = w.gep(rows.values, self.dtype.llvm, at)
