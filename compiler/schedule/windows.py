@@ -26,10 +26,12 @@ MOST_TAPS = 128
 LOOPED_TAPS = 16
 # Points of the slide axis computed together, at most.
 MOST_ROWS = 8
-# Bytes after which lines fall into the same sets of the first cache, and how many sets neighbours must have at least: with channels
-# last and a power of two of them, all elements of a tile would fall into two, and be fetched again and again.
+# Bytes after which lines fall into the same sets of the first cache, how many groups of sets neighbours must have at least, and how
+# many lines of a set a tile may take. With channels last and a power of two of them all elements of a tile fall into few sets: of a
+# larger tile lines are fetched again for the vector beside it, in twice the time where results happen to lie in those sets too.
 SET_PERIOD = 4096
 FEW_SETS = 2
+NEAR_WAYS = 6
 # Distances of lanes that are read as whole vectors and picked apart; farther ones would gather.
 MOST_STEP = 4
 # Registers that a tile's sums and elements leave to filters, masks and addresses.
@@ -134,14 +136,17 @@ def choose_windows(kernel: Kernel, target: Target) -> WindowPlan | None:
     shared = sharing[slide.name]
     if not shared and not any(access.bounds or access.stride > 1 for access in found):
         return None
-    if any(_sets(access, kernel.buffers, slide) <= FEW_SETS for access in found):
-        return None
     taps = tuple(sorted(reduces[0].axes, key=lambda axis: axis.name in shared))
     kept = product([axis.extent for axis in taps]) if len(reduces) > 1 else 0
-    rows = _rows(slide, taps[-1], shared.get(taps[-1].name), _known(kept), target)
-    before = tuple(axis for axis in others if axis is not slide)
+    sets = min(_sets(access, kernel.buffers, slide) for access in found)
+    if sets <= FEW_SETS:
+        return None
     looped = taps[0] if len(taps) > 1 and _known(product([axis.extent for axis in taps])) >= LOOPED_TAPS else None
-    return WindowPlan(reduces, before, slide, lane, lanes, rows, looped, taps[1:] if looped else taps)
+    written = taps[1:] if looped else taps
+    ratio = shared.get(taps[-1].name)
+    rows = _rows(slide, taps[-1], ratio, _known(kept), _Lines(sets, written, ratio or 1), target)
+    before = tuple(axis for axis in others if axis is not slide)
+    return WindowPlan(reduces, before, slide, lane, lanes, rows, looped, written)
 
 
 def _only_stores(body: Sequence[Statement]) -> bool:
@@ -225,7 +230,21 @@ def _sets(access: Access, buffers: Sequence[Buffer], slide: Axis) -> int:
     )
 
 
-def _rows(slide: Axis, tap: Axis, ratio: int | None, kept: int, target: Target) -> int:
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """The cache lines of a tile: in how many groups of sets, and the window that it reads, neighbours `ratio` taps apart."""
+
+    sets: int
+    taps: tuple[Axis, ...]
+    ratio: int
+
+    def fit(self, rows: int) -> bool:
+        """Whether those of so many rows, read and written, stay in the first cache together."""
+        *others, last = (_known(axis.extent) for axis in self.taps)
+        return math.prod(others) * ((rows - 1) * self.ratio + last) + rows <= self.sets * NEAR_WAYS
+
+
+def _rows(slide: Axis, tap: Axis, ratio: int | None, kept: int, lines: _Lines, target: Target) -> int:
     """Points of the slide axis in a tile: as many as registers hold sums and elements of, evenly filled; `kept` elements of each
     stay there for a second combination."""
     if ratio is None:
@@ -233,7 +252,7 @@ def _rows(slide: Axis, tap: Axis, ratio: int | None, kept: int, target: Target) 
     room = target.vector_registers - SPARE
 
     def fits(rows: int) -> bool:
-        return rows == 1 or max(2 * rows - 1 + _known(tap.extent), rows * kept) <= room
+        return rows == 1 or (lines.fit(rows) and max(2 * rows - 1 + _known(tap.extent), rows * kept) <= room)
 
     most = max(rows for rows in range(1, MOST_ROWS + 1) if fits(rows))
     if not isinstance(slide.extent, int):
