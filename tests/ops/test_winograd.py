@@ -43,7 +43,11 @@ def program(
     bias = np.linspace(-1, 1, w.shape[-1], dtype=x.dtype)
     with graph.as_default():
         shape = x.shape if layout == "NHWC" else (x.shape[0], x.shape[3], *x.shape[1:3])
-        feeds = [tf.placeholder(x.dtype, [None, *shape[1:]] if open_ else shape, name="x")]
+        feeds = [
+            tf.placeholder(
+                x.dtype, [size if size == x.shape[3] else None for size in shape] if open_ else shape, name="x"
+            )
+        ]
         filters = tf.constant(w)
         if not constant:
             filters = tf.placeholder(w.dtype, w.shape, name="w")

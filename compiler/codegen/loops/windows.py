@@ -12,7 +12,7 @@ from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
-from pierian.compiler.codegen.loops.plan import GRAIN
+from pierian.compiler.codegen.loops.plan import GRAIN, even_share
 from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, constant, i64, lanes_of, mangle, vector
 from pierian.compiler.dim import Dim, ceildiv, constant_part, floordiv, maximum, product, substitute
 from pierian.compiler.kernel import scalar as ir
@@ -25,8 +25,9 @@ from pierian.compiler.target.features import Target
 
 Flags = dict[tuple[Bound, ...], Value]
 
-# Combinations in one task.
+# Combinations in one task, and elements in one that combines nothing.
 WORK = 4 * GRAIN
+MOVED = 2 * GRAIN
 
 
 class WindowEmitter:
@@ -50,7 +51,10 @@ class WindowEmitter:
         p, w = self.plan, self.writer
         row_work = p.lane.extent * len(self.values[0]) * (p.looped.extent if p.looped else 1)
         blocks = ceildiv(p.slide.extent, p.rows)
-        per_task = floordiv(WORK, maximum(row_work * p.rows, 1)) + 1
+        most = WORK if p.reduces else MOVED
+        per_task = floordiv(most, maximum(row_work * p.rows, 1)) + 1
+        if isinstance(per_task, int):
+            per_task = even_share(blocks, per_task)
         groups = floordiv(blocks + per_task - 1, per_task)
         tasks = product([axis.extent for axis in p.before]) * groups
         scope = Scope(self.frame)
@@ -65,7 +69,7 @@ class WindowEmitter:
             self._blocks(inside, low, w.minimum(w.add(low, length), scope.dim(p.slide.extent)))
         w.ret()
         work = row_work * product([axis.extent for axis in (*p.before, p.slide)])
-        phase = Phase(f"{self.name}_f", tasks, isinstance(work, int) and work <= WORK)
+        phase = Phase(f"{self.name}_f", tasks, isinstance(work, int) and work <= most)
         return KernelCode(w.finish(), frozenset(w.declarations), (phase,), 0, 0, (self._note(tasks),))
 
     def _note(self, tasks: Dim) -> str:
