@@ -27,6 +27,8 @@ from pierian.compiler.kernel.scalar import Scalar
 LOG2E = 1.4426950408889634
 # float32: e^r = 1 + r (1 + r C(r)).
 C32 = (0.4999999403953552, 0.1666652113199234, 0.04166826233267784, 0.008368670009076595, 0.0013820977183058858)
+# The same with a term more, for where its error is not made smaller by an addition.
+LONG_C32 = (0.5, 0.1666666567325592, 0.041666463017463684, 0.008333570323884487, 0.0013935079332441092, 0.00019740239076782018)
 Q64 = (
     0.5, 0.16666666666666669, 0.04166666666662413, 0.008333333333330062, 0.0013888888917213717,
     0.00019841269863053618, 2.4801521295954376e-05, 2.7557268459997064e-06, 2.7620088445409746e-07,
@@ -96,7 +98,7 @@ def expm1(x: Scalar) -> Scalar:
     # The sum of the two large parts is kept in two; the small part goes into the second.
     high, low = LN2_32 if is_single(x) else LN2_64
     first = ir.fma(n, c(-high, x), limited)
-    tail = polynomial(r, C32) if is_single(r) else pairwise_polynomial(r, Q64)
+    tail = polynomial(r, LONG_C32) if is_single(r) else pairwise_polynomial(r, Q64)
     rest = ir.fma(mul(r, r), tail, mul(n, c(-low, x)))
     total = ir.fma(half, first, start)
     lost = ir.fma(half, first, sub(start, total))
