@@ -10,6 +10,7 @@ from pierian.compiler.elementary.exp import exp, exp2, expm1
 from pierian.compiler.elementary.hyperbolic import sigmoid, tanh
 from pierian.compiler.elementary.log import log, log1p, log2
 from pierian.compiler.elementary.pow import power
+from pierian.compiler.elementary.softplus import softplus
 from pierian.compiler.elementary.trig import cos, cos_huge, sin, sin_huge
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Kernel
@@ -23,7 +24,7 @@ def _rsqrt(x: Scalar) -> Scalar:
 EXPANSIONS: dict[str, Callable[..., Scalar]] = {
     "exp": exp, "exp2": exp2, "expm1": expm1, "log": log, "log1p": log1p, "log2": log2, "sin": sin, "cos": cos,
     "sin_huge": sin_huge, "cos_huge": cos_huge,
-    "tanh": tanh, "sigmoid": sigmoid, "erf": erf, "pow": power, "rsqrt": _rsqrt,
+    "tanh": tanh, "sigmoid": sigmoid, "erf": erf, "softplus": softplus, "pow": power, "rsqrt": _rsqrt,
 }  # fmt: skip
 
 # Elementary functions that a kernel may have and still get them all in place. Where there are more, they are functions of their own

@@ -43,11 +43,17 @@ class Piecewise:
     def __call__(self, x: Scalar) -> Scalar:
         magnitude = clamp_above(absolute(x), self.limit)
         place = ir.fma(magnitude, c(self.scale, x), c(self.start, x))
-        index = ir.binary("lshr", bits(place), ir.const(_BELOW_NUMBER, int32))
-        center, constant, *higher = (ir.pick(column, index, x.dtype) for column in columns(self.rows, self.start))
+        center, constant, *higher = (
+            ir.pick(column, interval(place), x.dtype) for column in columns(self.rows, self.start)
+        )
         t = sub(magnitude, center)
         base = ir.select(lt(place, c(1.25 * self.start, x)), magnitude, constant)  # the first interval
         return copy_sign(polynomial_of(t, [base, *higher]), x)
+
+
+def interval(place: Scalar) -> Scalar:
+    """The leading bits that number an interval."""
+    return ir.binary("lshr", bits(place), ir.const(_BELOW_NUMBER, int32))
 
 
 def columns(rows: Sequence[Sequence[float]], start: float) -> list[tuple[float, ...]]:

@@ -27,7 +27,8 @@ _UNARY: dict[str, Callable[[Any], Any]] = {
     "round": np.rint, "not": np.invert, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log,
     "log1p": np.log1p, "log2": np.log2, "sin": np.sin, "cos": np.cos, "sin_huge": np.sin,
     "cos_huge": np.cos, "tanh": np.tanh, "erf": math.erf,
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "rsqrt": lambda x: 1 / np.sqrt(x),
+    "softplus": lambda x: np.logaddexp(x, x.dtype.type(0)), "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "rsqrt": lambda x: 1 / np.sqrt(x),
 }  # fmt: skip
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "min": np.minimum, "max": np.maximum, "and": np.bitwise_and,

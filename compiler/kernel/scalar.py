@@ -40,7 +40,8 @@ HIGH = ("mulhi_u32", "ldexp", "exponent", "fraction", "lookup", "pick", "rare")
 # rare(condition, x, y): where the condition is true, which is rare, the elementary function of x that the attribute names, else y.
 # pick: element number `index` (int32) modulo the length of a table of 16 or 32 constants, short enough for registers.
 ELEMENTARY = (
-    "exp", "exp2", "expm1", "log", "log1p", "log2", "sin", "cos", "sin_huge", "cos_huge", "tanh", "sigmoid", "erf", "pow", "rsqrt",
+    "exp", "exp2", "expm1", "log", "log1p", "log2", "sin", "cos", "sin_huge", "cos_huge", "tanh", "sigmoid", "erf",
+    "softplus", "pow", "rsqrt",
 )  # fmt: skip
 
 PRIMITIVE = frozenset((*UNARY, *BINARY, *COMPARE, *TERNARY, *CASTS, *LEAVES, *HIGH))

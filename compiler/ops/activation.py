@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from pierian.compiler.graph.node import Node, Value
+from pierian.compiler.kernel.builder import ScalarBuilder
+from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.ops import rules
 from pierian.compiler.ops.definition import Tensor, operator
 from pierian.compiler.shape import TensorType, normalize_axis
@@ -100,7 +104,7 @@ def _gelu_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
     return (b.multiply(dz, b.add(below, b.multiply(x, density))),)
 
 
-@operator(infer=rules.same, promote="float")
+@operator(infer=rules.same, promote="float", ulp=2, cost=30)
 def softplus(x: Tensor) -> Tensor:
     """`log(1 + exp(x))`, without overflow."""
 
@@ -110,9 +114,14 @@ def _softplus_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...
     return (b.multiply(dz, b.sigmoid(node.inputs[0])),)
 
 
-@softplus.expand
-def _softplus_expand(b: Any, x: Value) -> Value:
-    return b.add(b.maximum(x, b.constant_like(0, x)), b.log1p(b.exp(b.negative(b.abs(x)))))
+@softplus.reference
+def _softplus_reference(x: Any) -> Any:
+    return rules.quietly(np.logaddexp, x, np.zeros((), x.dtype))
+
+
+@softplus.scalar
+def _softplus_scalar(s: ScalarBuilder, x: Scalar) -> Scalar:
+    return s.unary("softplus", x)
 
 
 @operator(infer=rules.same, promote="float", normalize=_one_axis)

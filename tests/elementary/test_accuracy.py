@@ -18,6 +18,7 @@ MP = {
     "exp": mpmath.exp, "expm1": mpmath.expm1, "log": mpmath.log, "log1p": mpmath.log1p, "log2": lambda x: mpmath.log(x, 2),
     "sin": mpmath.sin, "cos": mpmath.cos, "tanh": mpmath.tanh, "erf": mpmath.erf,
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)), "rsqrt": lambda x: 1 / mpmath.sqrt(x),
+    "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
 }  # fmt: skip
 RANGES: dict[str, list[tuple[float, float]]] = {
     "exp": [(-104, 89), (-1, 1), (-1e-3, 1e-3)],
@@ -31,6 +32,7 @@ RANGES: dict[str, list[tuple[float, float]]] = {
     "erf": [(-5, 5), (-1.1, 1.1), (-1e-4, 1e-4)],
     "sigmoid": [(-100, 100), (-5, 5)],
     "rsqrt": [(1e-30, 1e30), (0.5, 3)],
+    "softplus": [(-104, 20), (-3, 3)],
 }
 WIDER64 = {
     "exp": (-745, 709),
@@ -122,6 +124,7 @@ SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan], np.float64)
 NUMPY = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "rsqrt": lambda x: 1 / np.sqrt(x),
+    "softplus": lambda x: np.logaddexp(x, x.dtype.type(0)),
     "erf": lambda x: np.sign(x) * (np.abs(x) > 0) if not np.isnan(x).any() else x,
 }
 

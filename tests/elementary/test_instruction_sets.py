@@ -13,7 +13,7 @@ from pierian.compiler.compile import compile_graph
 from pierian.compiler.target.features import Target, host
 from pierian.runtime.executable import Executable
 
-ONE = ["exp", "expm1", "log", "log1p", "log2", "sin", "cos", "tanh", "sigmoid", "erf", "rsqrt"]
+ONE = ["exp", "expm1", "log", "log1p", "log2", "sin", "cos", "tanh", "sigmoid", "erf", "softplus", "rsqrt"]
 
 
 def _targets() -> dict[str, Target]:
