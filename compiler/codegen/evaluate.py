@@ -29,6 +29,9 @@ from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel
 from pierian.compiler.kernel.scalar import Index, Scalar, children, load_parts
 
+# Distances of lanes whose elements are picked from whole vectors; farther ones are gathered.
+_PICKED = ("2", "3", "4")
+
 
 class Frame:
     """What all scopes of one function share."""
@@ -283,6 +286,9 @@ class Scope:
         repeats = self._repeats(where)
         if repeats:
             return self._load_repeated(base, buffer.dtype, where, repeats)
+        if stride in _PICKED and self.mask is None:
+            pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
+            return self._load_apart(pointer, buffer.dtype, int(stride))
         clamped = self._clamped(where)
         if clamped is not None:
             return self._load_clamped(base, buffer.dtype, where, *clamped)
@@ -413,6 +419,21 @@ class Scope:
         return to_register(
             self.writer, self.writer.call(f"llvm.masked.load.{mangle(type_)}.p0", type_, arguments), dtype
         )
+
+    def _load_apart(self, pointer: Value, dtype: DType, stride: int) -> Value:
+        """Elements `stride` apart, the first at `pointer`: whole vectors of what lies between, of which they are picked. The last
+        vector ends with the last element, so nothing is read that lies behind it."""
+        writer, lanes = self.writer, self.frame.lanes
+        type_ = vector(dtype.llvm, lanes)
+        begins = [lanes * number for number in range(stride - 1)] + [(stride - 1) * (lanes - 1)]
+        found = Value("poison", type_)
+        for begin in begins:
+            whole = writer.load(writer.gep(pointer, dtype.llvm, i64(begin)), type_, dtype.itemsize)
+            inside = [stride * lane - begin for lane in range(lanes)]
+            order = [lanes + place if 0 <= place < lanes else lane for lane, place in enumerate(inside)]
+            picked = ", ".join(f"i32 {place}" for place in order)
+            found = writer.emit(f"shufflevector {found}, {whole}, <{lanes} x i32> <{picked}>", type_)
+        return to_register(writer, found, dtype)
 
     def _gather(self, base: Value, dtype: DType, offset: Value) -> Value:
         lanes = self.frame.lanes

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import numpy as np
 import pytest
 
 import pierian as tf
+from pierian.compiler.compile import compile_graph
+from pierian.compiler.target.features import Target, host
+from pierian.runtime.executable import Executable
 
 # Short rows, rows with a vector and a rest, one long row in blocks, long and narrow columns, stripes, an axis in the middle, columns
 # in blocks whose sums wait in registers or in the cache.
@@ -107,3 +111,43 @@ def test_values_kept_between_passes(shape: tuple[int, ...]) -> None:
     e = np.exp(x.astype(np.float64) - x.max(-1, keepdims=True))
     p = e / e.sum(-1, keepdims=True)
     np.testing.assert_allclose(found, 2 * p * (p - (p * p).sum(-1, keepdims=True)), rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("isa", ["avx2", "sse2", "scalar", "neon"])
+def test_other_instruction_sets(isa: str) -> None:
+    """Code for less capable processors of this machine's kind is run; that for others is only made."""
+    triple = host().triple
+    target = {
+        "avx2": Target(triple, "haswell", "+avx2,+fma", "avx2", 32, 16, True, True),
+        "sse2": Target(triple, "x86-64", "+sse2", "sse2", 16, 16, False, False),
+        "scalar": Target(triple, "x86-64", "+sse2", "scalar", 8, 16, False, False),
+        "neon": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "neon", 16, 32, True, False),
+    }[isa]
+    runs = platform.machine() in ("x86_64", "AMD64") and isa != "neon" and (isa != "avx2" or host().isa == "avx512")
+    x = np.random.default_rng(5).integers(-9, 10, (2003, 47)).astype(np.float32)
+    graph = tf.Graph()
+    with graph.as_default():
+        a = tf.placeholder(tf.float32, x.shape, name="a")
+        large = a > 8.0
+        y = tf.softmax(a)
+        (slope,) = tf.gradients(tf.reduce_sum(y * y), [a])
+        wanted = [
+            tf.sum(a, axis=0),
+            tf.argmax(a, axis=0),
+            tf.any(large, axis=0),
+            tf.any(large, axis=1),
+            tf.max(a, axis=1),
+        ]
+        fetches = [*wanted, y, slope]
+    compiled = compile_graph(graph, feeds=[a], fetches=fetches, target=target)
+    if not runs:
+        return
+    found = Executable(compiled.image, compiled.program, 1).run((x,))
+    assert found is not None
+    exact = [x.sum(0), x.argmax(0), (x > 8).any(0), (x > 8).any(1), x.max(1)]
+    for one, other in zip(found, exact, strict=False):
+        np.testing.assert_array_equal(one, other)
+    e = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
+    p = e / e.sum(1, keepdims=True)
+    np.testing.assert_allclose(found[5], p, rtol=1e-6)
+    np.testing.assert_allclose(found[6], 2 * p * (p - (p * p).sum(1, keepdims=True)), rtol=1e-5, atol=1e-7)
