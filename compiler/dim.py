@@ -142,9 +142,12 @@ def maximum(first: Dim, second: Dim) -> Dim:
     return _from_terms({(_atom("max", "", low, high),): 1})
 
 
-def is_positive(value: Dim) -> Dim:
-    """1 for a positive size, 0 for others."""
-    return 1 - maximum(1 - maximum(value, 0), 0)
+def are_positive(values: list[Dim]) -> Dim:
+    """1 where all are positive, else 0: one atom, however many there are."""
+    largest_negated: Dim = -1
+    for value in values:
+        largest_negated = maximum(largest_negated, -value)
+    return maximum(1 - maximum(largest_negated + 1, 0), 0)
 
 
 def ceildiv(numerator: Dim, denominator: int) -> Dim:

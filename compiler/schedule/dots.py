@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pierian.compiler.dim import Dim, is_positive, product
+from pierian.compiler.dim import Dim, are_positive, product
 from pierian.compiler.kernel.access import step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel
@@ -69,8 +69,9 @@ class Dots:
 
     def pays(self, roles: Roles) -> Dim:
         """1 where the sizes of a run are such that this is to be used, else 0."""
-        few = is_positive(self.most + 1 - roles.m.extent)
-        return few if isinstance(roles.k.extent, int) else few * is_positive(roles.k.extent + 1 - DEEP)
+        k = roles.k.extent
+        deep = [] if isinstance(k, int) else [k + 1 - DEEP]
+        return are_positive([self.most + 1 - roles.m.extent, *deep])
 
 
 def choose_dots(kernel: Kernel, roles: Roles, target: Target, tiled: Callable[[int], float]) -> Dots | None:

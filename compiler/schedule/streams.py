@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pierian.compiler.dim import Dim, ceildiv, is_positive, product
+from pierian.compiler.dim import Dim, are_positive, ceildiv, product
 from pierian.compiler.schedule.contraction import CHAIN, Roles
 from pierian.compiler.target.features import Target
 
@@ -49,9 +49,9 @@ class Stream:
         """1 where the sizes of a run are such that this is to be used, else 0: of an open number of rows, one; and columns that fill
         a stripe, where their number is open, and something to add up."""
         m, n, k = roles.m.extent, self.columns, self.depth
-        one = 1 if isinstance(m, int) else is_positive(2 - m) * is_positive(m)
-        wide = 1 if isinstance(n, int) else is_positive(n + 1 - FEW_VECTORS * self.lanes)
-        return one * wide * (1 if isinstance(k, int) else is_positive(k))
+        one = [] if isinstance(m, int) else [2 - m, m]
+        wide = [] if isinstance(n, int) else [n + 1 - FEW_VECTORS * self.lanes]
+        return are_positive([*one, *wide, *([] if isinstance(k, int) else [k])])
 
 
 def choose_stream(roles: Roles, target: Target) -> Stream | None:
