@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from pierian.compiler.compile import Plan
-from pierian.compiler.cost import Peak, kernel_bits, kernel_bytes, kernel_flops
+from pierian.compiler.cost import Peak, kernel_bits, kernel_bytes
 from pierian.compiler.dim import Dim, evaluate, substitute, symbols
 from pierian.compiler.fusion.cluster import Cluster
 from pierian.compiler.graph.node import Node
 from pierian.compiler.kernel.program import Launch, Program, launches
 from pierian.compiler.location import describe
 from pierian.compiler.lowering.in_place import step_overwrites
+from pierian.compiler.schedule.work import scheduled_flops
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,8 @@ def _explain(
     name, code = plan.kernels[launch.kernel]
     cluster = plan.record.clusters.get(id(launch))
     actual = dict(zip(launch.kernel.dims, launch.dims, strict=True))
-    arithmetic = kernel_flops(launch.kernel) if code.flops is None else code.flops
-    flops, bytes_ = (substitute(work, actual) for work in (arithmetic, kernel_bytes(launch.kernel)))
+    work = scheduled_flops(launch.kernel, plan.target), kernel_bytes(launch.kernel)
+    flops, bytes_ = (substitute(one, actual) for one in work)
     # What depends on the turn of a loop counts as in the first one.
     counters = {one: 0 for size in (flops, bytes_) for one in symbols(size) if one.startswith("%")}
     known = {**sizes, **counters}

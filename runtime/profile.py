@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pierian.compiler.cost import Peak, kernel_bits, kernel_bytes, kernel_flops
+from pierian.compiler.cost import Peak, kernel_bits, kernel_bytes
 from pierian.compiler.dim import Dim, evaluate, substitute, symbols
 from pierian.compiler.graph.files import write_atomically
 from pierian.compiler.kernel.nodes import Kernel
@@ -182,6 +182,9 @@ def _share_out(steps: Sequence[Launch | Loop], measured: Sequence[list[int]]) ->
 
 
 def _kernel_time(launch: Any, measured: Sequence[int], first: int, sizes: dict[str, int]) -> KernelTime:
+    from pierian.compiler.schedule.work import scheduled_flops
+    from pierian.compiler.target.features import host
+
     nanoseconds, runs, start = measured
     actual = dict(zip(launch.kernel.dims, launch.dims, strict=True))
 
@@ -193,5 +196,5 @@ def _kernel_time(launch: Any, measured: Sequence[int], first: int, sizes: dict[s
     kernel: Kernel = launch.kernel
     return KernelTime(
         launch.label, describe(launch.location), kernel.kind, runs, nanoseconds * 1e-9, (start - first) * 1e-9,
-        runs * known(kernel_flops(kernel)), runs * known(kernel_bytes(kernel)), kernel_bits(kernel),
+        runs * known(scheduled_flops(kernel, host())), runs * known(kernel_bytes(kernel)), kernel_bits(kernel),
     )  # fmt: skip

@@ -45,7 +45,6 @@ class KernelCode:
         scratch: bytes of scratch per worker.
         schedule: one line per choice made, for people (`--emit kernels`).
         functions: functions it calls that other kernels may call too, as (name, text); equal names have equal texts.
-        flops: floating-point operations, where the schedule has others than the kernel's text.
     """
 
     text: str
@@ -55,7 +54,6 @@ class KernelCode:
     scratch: Dim = 0
     schedule: tuple[str, ...] = field(default=(), compare=False)
     functions: tuple[tuple[str, str], ...] = ()
-    flops: Dim | None = field(default=None, compare=False)
 
 
 class Parameters:

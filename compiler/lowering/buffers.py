@@ -93,9 +93,11 @@ class Buffers:
 
 
 def drop_unused(program: Program) -> None:
-    """Constants that no step reads need no place in the program's data."""
+    """Constants that no step reads need no place in the program's data, and temporaries that no step touches none in memory."""
     used = {program.base(name) for step in walk(program.steps) for name in touched(step)}
-    unused = {name for name in program.constants if name not in used}
+    unused = {
+        one.name for one in program.buffers.values() if one.kind in ("constant", "temporary") and one.name not in used
+    }
     program.constants = [name for name in program.constants if name in used]
     for position, name in enumerate(program.constants):
         program.buffers[name].position = position

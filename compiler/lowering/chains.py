@@ -20,6 +20,7 @@ from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Buffer, Product, Reduce, Statement, Store
 from pierian.compiler.kernel.program import Branch, Launch, Loop, Program, Step, touched, walk
 from pierian.compiler.kernel.scalar import Scalar
+from pierian.compiler.lowering.buffers import drop_unused
 from pierian.compiler.lowering.kernel import Renamer, canonical_launch
 from pierian.compiler.lowering.record import Record
 from pierian.compiler.schedule.chains import refusal, take_apart
@@ -33,6 +34,7 @@ COLUMN, DEPTH = "%c", "%d"
 def join_products(program: Program, record: Record) -> None:
     """Replace, in place, what can be one chain and pays as one."""
     _Joiner(program, record).steps(program.steps)
+    drop_unused(program)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@
 After the transforms of filters and input each of the 16 elements of a tile is a matrix product of its own, [tiles, channels] times
 [channels, outputs]: 16 multiplications where the sums over windows have 36. (Lavin and Gray, Fast Algorithms for Convolutional
 Neural Networks, CVPR 2016.) All constants are 0, 1 and 1/2, so that errors stay those of float32 sums; F(4x4, 3x3) would need a
-quarter of the multiplications, but its constants up to 8 make errors 3 to 8 times those of NumPy's product of windows.
+quarter of the multiplications, but its constants up to 8 make errors 2.8 to 5 times those of NumPy's product of windows.
 
 The kernel remains one sum of products; this module finds those that such a schedule may compute, and whether it pays.
 """

@@ -67,7 +67,7 @@ class _Emitter:
         declarations = frozenset().union(*(one.declarations for one in (*self.functions, *self.helpers)))
         return KernelCode(
             "".join(one.finish() for one in self.functions), declarations, tuple(self.phases), shared * size,
-            self._scratch(), (self._note(),), tuple((one.name, one.finish()) for one in self.helpers), p.flops,
+            self._scratch(), (self._note(),), tuple((one.name, one.finish()) for one in self.helpers),
         )  # fmt: skip
 
     def _note(self) -> str:
