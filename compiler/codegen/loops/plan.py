@@ -44,6 +44,8 @@ FEW_ROWS = 64
 # Vectors in rows that end too seldom to be walked side by side, and in those that are mostly end.
 LONG_ROW = 160
 SHORT_ROW = 4
+# Scalar operations per element that hide the wait for a row's end by themselves, and would be code once more for each row.
+HEAVY_WORK = 40
 # Bytes that memory and caches move at once.
 CACHE_LINE = 64
 # Vectors up to which short reductions of known size, such as windows, are written out point by point.
@@ -109,7 +111,8 @@ def _rows_together(kernel: Kernel, lanes: int, target: Target) -> int:
     cache between passes. Long rows hardly wait for their ends."""
     passes = [group for group in groups(kernel.body) if group[0].axes]
     points, row = (product([axis.extent for axis in axes]) for axes in (kernel.axes, passes[0][0].axes))
-    if points == 1 or not kernel.axes:
+    heavy = sum(cost(s.value) for s in passes[0]) >= HEAVY_WORK
+    if points == 1 or not kernel.axes or (len(passes) == 1 and heavy):
         return 1
     if not isinstance(row, int):
         return 2
