@@ -11,7 +11,7 @@ from pierian.compiler.cost import Peak, kernel_bits, kernel_bytes
 from pierian.compiler.dim import Dim, evaluate, substitute, symbols
 from pierian.compiler.fusion.cluster import Cluster
 from pierian.compiler.graph.node import Node
-from pierian.compiler.kernel.program import Launch, Program, launches
+from pierian.compiler.kernel.program import Launch, Program, launches, written
 from pierian.compiler.location import describe
 from pierian.compiler.lowering.in_place import step_overwrites
 from pierian.compiler.schedule.work import scheduled_flops
@@ -128,16 +128,11 @@ def _ends(plan: Plan, cluster: Cluster) -> dict[str, str]:
 def _shared_memory(program: Program, step: Launch) -> tuple[tuple[str, str], ...]:
     """The arrays that this step may write over what it reads, by the memory plan and by `in_place`."""
     bases = dict.fromkeys(map(program.base, step.buffers))
-    outputs = step.kernel.outputs
-    written = {
-        program.base(name)
-        for name, buffer in zip(step.buffers, step.kernel.buffers, strict=True)
-        if buffer.name in outputs
-    }
+    stored = set(map(program.base, written(step)))
     found = []
-    for new in written:
+    for new in stored:
         for old in bases:
-            if old in written or not _are_one(program, new, old):
+            if old in stored or not _are_one(program, new, old):
                 continue
             if step_overwrites(program, step, old, new):
                 found.append((new, old))

@@ -97,6 +97,16 @@ def start(combiner: str, dtype: DType, lanes: int, number: str) -> State:
     return [identity(combiner, dtype, lanes)[0], constant(0, number, lanes)]
 
 
+def advance_masked(
+    writer: FunctionWriter, combiner: str, dtype: DType, state: State, value: State, mask: Value | None
+) -> State:
+    """`advance` of the lanes in the mask, where there is one; the others stay."""
+    advanced = advance(writer, combiner, dtype, state, value)
+    if mask is None:
+        return advanced
+    return [writer.select(mask, after, before) for after, before in zip(advanced, state, strict=True)]
+
+
 def advance(writer: FunctionWriter, combiner: str, dtype: DType, state: State, value: State) -> State:
     """A state of a walk and the next element of every lane; for argmax/argmin the element with the step's number."""
     if not combiner.startswith("arg"):

@@ -133,6 +133,15 @@ def touched(step: Step) -> tuple[str, ...]:
     return (step.condition,) if step.condition else ()
 
 
+def written(step: Step) -> tuple[str, ...]:
+    """The buffers a step stores to itself, what it holds left out."""
+    if isinstance(step, Launch):
+        outputs = step.kernel.outputs
+        pairs = zip(step.buffers, step.kernel.buffers, strict=True)
+        return tuple(name for name, buffer in pairs if buffer.name in outputs)
+    return (step.target,) if isinstance(step, Copy) else ()
+
+
 @dataclass(slots=True)
 class Program:
     """What the graph compiles to, before it is scheduled for a target.

@@ -20,7 +20,7 @@ from pierian.compiler.cost import kernel_flops
 from pierian.compiler.dim import Dim, Symbolic, ceildiv, maximum, product, substitute, symbol, symbols
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Kernel, Store
-from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step, walk
+from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step, walk, written
 from pierian.compiler.target.features import Target
 
 # Rows of a band at least: so many results of a product share each load of its right operand.
@@ -142,8 +142,9 @@ def _bands(program: Program, loop: Loop, target: Target) -> _Bands | None:
     if loop.condition or any(isinstance(one, Branch) or (isinstance(one, Loop) and one.condition) for one in inside):
         return None
     work = [one for one in inside if isinstance(one, (Launch, Copy))]
-    written = {program.base(name) for step in work for name in _written(step)}
-    count = next((_row_count(program, name) for step in work for name in _written(step)), None)
+    stored = [name for step in work for name in written(step)]
+    bases = set(map(program.base, stored))
+    count = _row_count(program, stored[0]) if stored else None
     if count is None or (isinstance(count, Symbolic) and not str(count).isidentifier()):
         return None
     found: list[_Rows] = []
@@ -162,20 +163,13 @@ def _bands(program: Program, loop: Loop, target: Target) -> _Bands | None:
                 banded.append(name)
             else:
                 shared[name] = None
-    if any(program.base(name) in written for name in shared) or not _are_rows(program, banded, written, count):
+    if any(program.base(name) in bases for name in shared) or not _are_rows(program, banded, bases, count):
         return None
     launches = [step for step in work if isinstance(step, Launch)]
     height = _height(launches, count)
     if height is None or not _stays_near(program, shared, target):
         return None
     return _Bands(program, loop, count, height, found)
-
-
-def _written(step: Launch | Copy) -> list[str]:
-    if isinstance(step, Copy):
-        return [step.target]
-    outputs = step.kernel.outputs
-    return [name for name, one in zip(step.buffers, step.kernel.buffers, strict=True) if one.name in outputs]
 
 
 def _row_count(program: Program, name: str) -> Dim | None:

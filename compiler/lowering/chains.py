@@ -18,7 +18,7 @@ from pierian.compiler.dim import Dim, Symbolic, symbol
 from pierian.compiler.fusion.cluster import Cluster
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Buffer, Product, Reduce, Statement, Store
-from pierian.compiler.kernel.program import Branch, Launch, Loop, Program, Step, touched, walk
+from pierian.compiler.kernel.program import Branch, Launch, Loop, Program, Step, touched, walk, written
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.lowering.buffers import drop_unused
 from pierian.compiler.lowering.kernel import Renamer, canonical_launch
@@ -98,10 +98,7 @@ class _Joiner:
                     launch, earlier = found
                     steps[position] = step = launch
                     gone |= earlier
-                written = step.kernel.outputs
-                for name, buffer in zip(step.buffers, step.kernel.buffers, strict=True):
-                    if buffer.name in written:
-                        writer[name] = position
+                writer.update(dict.fromkeys(written(step), position))
         steps[:] = [step for position, step in enumerate(steps) if position not in gone]
 
     def _chain(self, steps: list[Step], position: int, writer: dict[str, int]) -> tuple[Launch, set[int]] | None:
@@ -149,11 +146,11 @@ class _Joiner:
         """Whether steps may run at a later position: nothing between writes what they read or needs what they write."""
         inside = [steps[one] for one in earlier]
         mine = {self.program.base(name) for step in inside for name in touched(step)}
-        outputs = {self.program.base(name) for step in inside for name in _written([step])}
+        outputs = {self.program.base(name) for step in inside for name in written(step)}
         for between in range(min(earlier) + 1, position):
             if between in earlier:
                 continue
-            if mine & set(map(self.program.base, _written([steps[between]]))):
+            if mine & {self.program.base(name) for one in walk([steps[between]]) for name in written(one)}:
                 return False
             if outputs & {self.program.base(name) for one in walk([steps[between]]) for name in touched(one)}:
                 return False
@@ -172,18 +169,6 @@ class _Joiner:
         last = clusters[-1]
         members = set().union(*(cluster.members for cluster in clusters))
         self.record.add([launch], Cluster("chain", last.root, last.domain, last.outer, members, list(last.stores)))
-
-
-def _written(steps: Sequence[Step]) -> list[str]:
-    found = []
-    for step in walk(steps):
-        if isinstance(step, Launch):
-            outputs = step.kernel.outputs
-            pairs = zip(step.buffers, step.kernel.buffers, strict=True)
-            found += [name for name, buffer in pairs if buffer.name in outputs]
-        elif not isinstance(step, (Branch, Loop)):
-            found.append(step.target)
-    return found
 
 
 # --- one kernel from three --------------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from pierian.compiler.kernel.access import address, step, without
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Store
 from pierian.compiler.kernel.program import (
     Branch,
-    Copy,
     Launch,
     Loop,
     Program,
@@ -27,6 +26,7 @@ from pierian.compiler.kernel.program import (
     Step,
     launches,
     walk,
+    written,
 )
 from pierian.compiler.lowering.bands import cut_into_bands
 from pierian.compiler.lowering.buffers import drop_unused
@@ -154,7 +154,7 @@ def _with_packing(program: Program, steps: Sequence[Step], target: Target) -> li
 
 def _pack_before(program: Program, loop: Loop, target: Target) -> list[Step]:
     inside = [*loop.header, *loop.steps]
-    changed = {program.base(name) for name in _written(inside)}
+    changed = {program.base(name) for one in walk(inside) for name in written(one)}
     packing: dict[tuple[Any, ...], Launch] = {}
     for launch in launches(inside):
         operand = _right_operand(launch, target)
@@ -192,20 +192,6 @@ def _packing(program: Program, launch: Launch, operand: _Operand) -> Launch:
     buffers = (Buffer("b0", dtype, operand.buffer.shape), Buffer("b1", dtype, shape))
     kernel = Kernel("loop", buffers, (), axes, (store,))
     return Launch(kernel, (operand.source, name), (), "packing", launch.location)
-
-
-def _written(steps: Sequence[Step]) -> set[str]:
-    """The buffers that steps store to."""
-    found: set[str] = set()
-    for one in walk(steps):
-        if isinstance(one, Copy):
-            found.add(one.target)
-        elif isinstance(one, Launch):
-            outputs = one.kernel.outputs
-            found.update(
-                name for name, buffer in zip(one.buffers, one.kernel.buffers, strict=True) if buffer.name in outputs
-            )
-    return found
 
 
 # --- constants --------------------------------------------------------------------------------------------------------

@@ -274,11 +274,11 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     mb, rb = _row_blocks(roles, mr, min(TASK_ROWS, near // (kb * sb)))
     nb = max(nr, min(TASK_COLUMNS if isinstance(m, int) else OPEN_COLUMNS, near // (mb * rb)) // nr * nr)
     if isinstance(n, int):
-        nb = _even(max(n, 1), nb, nr)
+        nb = even_blocks(max(n, 1), nb, nr)
     mb, rb, nb = _enough_tasks(roles, mr, nr, mb, rb, nb)
     rhs_in_place = _reads_rhs_in_place(roles, target, itemsize)
     ahead = 0 if rhs_in_place == "always" else _lines_ahead(roles, target, itemsize, nr, rb * -(-mb // mr))
-    chain = max(1, CHAIN // kb) if lhs_in_place and sb > 1 else _even(kb * sb, CHAIN, UNROLL)
+    chain = max(1, CHAIN // kb) if lhs_in_place and sb > 1 else even_blocks(kb * sb, CHAIN, UNROLL)
     low = mr // 2 + 1 if mr > 2 and not isinstance(m, int) else 0
     return Tiling(lanes, mr, nr, tail, low, mb, rb, nb, kb, sb, lhs_in_place, rhs_in_place, ahead, chain)
 
@@ -308,7 +308,7 @@ def _best_rows(m: int, most: int) -> int:
     return exact[0] if exact else even
 
 
-def _even(size: int, most: int, multiple: int) -> int:
+def even_blocks(size: int, most: int, multiple: int) -> int:
     """Blocks of at most `most`, as even as multiples of `multiple` allow."""
     blocks = -(-size // most)
     return -(-(-(-size // blocks)) // multiple) * multiple
@@ -322,10 +322,10 @@ def _depth_blocks(roles: Roles, most: int) -> tuple[int, int]:
     if roles.segments and depth <= most // 2:
         sb = most // max(depth, 1)
         if isinstance(count, int):
-            sb = _even(max(count, 1), sb, 1)
+            sb = even_blocks(max(count, 1), sb, 1)
         if sb > 1:
             return max(depth, 1), sb
-    return _even(max(depth, 1), most, 8), 1
+    return even_blocks(max(depth, 1), most, 8), 1
 
 
 def _row_blocks(roles: Roles, mr: int, most: int) -> tuple[int, int]:
@@ -333,11 +333,11 @@ def _row_blocks(roles: Roles, mr: int, most: int) -> tuple[int, int]:
     mb = mr * max(1, most // mr)
     if not isinstance(m, int):
         return mb, 1
-    mb = _even(max(m, 1), mb, mr)
+    mb = even_blocks(max(m, 1), mb, mr)
     if mb < m or not roles.rows:
         return mb, 1
     rb = max(1, most // mb)
-    return mb, _even(max(count, 1), rb, 1) if isinstance(count, int) else rb
+    return mb, even_blocks(max(count, 1), rb, 1) if isinstance(count, int) else rb
 
 
 def _enough_tasks(roles: Roles, mr: int, nr: int, mb: int, rb: int, nb: int) -> tuple[int, int, int]:
@@ -354,11 +354,11 @@ def _enough_tasks(roles: Roles, mr: int, nr: int, mb: int, rb: int, nb: int) -> 
 
     while tasks() < ENOUGH_TASKS:
         if nb > 2 * nr:
-            nb = _even(n, max(nr, nb // 2), nr)
+            nb = even_blocks(n, max(nr, nb // 2), nr)
         elif rb > 1:
             rb = -(-rb // 2)
         elif mb > 4 * mr:
-            mb = _even(m, mb // 2, mr)
+            mb = even_blocks(m, mb // 2, mr)
         else:
             break
     return mb, rb, nb

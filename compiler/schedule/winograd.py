@@ -24,7 +24,7 @@ from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Store
 from pierian.compiler.kernel.scalar import Scalar, load_parts, postorder
-from pierian.compiler.schedule.contraction import ENOUGH_TASKS, LINE, UNROLL
+from pierian.compiler.schedule.contraction import ENOUGH_TASKS, LINE, UNROLL, even_blocks
 from pierian.compiler.target.features import Target
 
 Array = np.ndarray[Any, Any]
@@ -278,7 +278,7 @@ def _with_blocks(found: Winograd, target: Target) -> Winograd:
     nr = found.packed or vectors * lanes
     vectors = nr // lanes
     most = min(MOST_ROWS, max(1, (target.vector_registers - vectors - 1) // vectors))
-    mr = _even(tiles, most) if isinstance(tiles, int) else most
+    mr = even_blocks(max(tiles, 1), most, 1) if isinstance(tiles, int) else most
     found = replace(found, lanes=lanes, mr=mr, nr=nr)
     near = target.l2 // 2
     is_near = isinstance(found.filters, int) and found.filters * itemsize <= near
@@ -295,11 +295,6 @@ def _with_blocks(found: Winograd, target: Target) -> Winograd:
     ahead = 0 if is_near else -(-nr * itemsize * UNROLL // LINE // (mb // mr))
     found = replace(found, mb=mb, once=once, ahead=ahead)
     return replace(found, share=_share(found, itemsize, is_near))
-
-
-def _even(count: int, most: int) -> int:
-    """Parts of at most `most`, as even as can be."""
-    return max(1, -(-count // max(1, -(-count // most))))
 
 
 def _share(found: Winograd, itemsize: int, is_near: bool) -> float:

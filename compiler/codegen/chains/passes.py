@@ -96,12 +96,10 @@ class RowPasses:
         following: list[Value] = []
         remaining = iter(carried)
         for scope in scopes:
-            w = scope.writer
             for reduce in reduces:
-                state = next(remaining)
-                value = scope.vector(reduce.value)
-                (advanced,) = combine.advance(w, reduce.combiner, reduce.value.dtype, [state], [value])
-                following.append(advanced if scope.mask is None else w.select(scope.mask, advanced, state))
+                state, value = [next(remaining)], [scope.vector(reduce.value)]
+                dtype = reduce.value.dtype
+                following += combine.advance_masked(scope.writer, reduce.combiner, dtype, state, value, scope.mask)
         for statement in group:
             if isinstance(statement, Store):
                 for scope, place in zip(scopes, places, strict=True):

@@ -13,6 +13,7 @@ from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.combine import across_each
 from pierian.compiler.codegen.contraction.microkernel import accumulate
 from pierian.compiler.codegen.contraction.packing import pack_rows
+from pierian.compiler.codegen.contraction.small import SMALL_PACKING, SMALL_WORK, is_at_most
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, mangle, vector
 from pierian.compiler.dim import Dim, ceildiv, product
@@ -24,11 +25,8 @@ from pierian.compiler.kernel.scalar import load_parts
 from pierian.compiler.schedule.contraction import Roles, plain_load
 from pierian.compiler.schedule.dots import Dots
 
-# Bytes of rhs and multiplications below which a product stays on the calling thread: 4 us of either.
+# Bytes of rhs below which a product stays on the calling thread: 4 us.
 SMALL_BYTES = 1 << 17
-SMALL_WORK = 1 << 18
-# Elements of lhs below which one thread packs them sooner than two have been called.
-SMALL_PACKING = 1 << 14
 
 # A vector of an operand's row from some product on; lanes outside the mask are zero.
 Line = Callable[[Value, "Value | None"], Value]
@@ -43,10 +41,10 @@ def emit_dots(kernel: Kernel, name: str, roles: Roles, dots: Dots, isa: str) -> 
         packing = _Emitter(f"{name}_p", kernel, roles, dots, isa)
         packing.emit_packing()
         emitters.append(packing)
-        phases.append(Phase(f"{name}_p", packing.lhs_points, _is_at_most(packing.shared, SMALL_PACKING * 4)))
+        phases.append(Phase(f"{name}_p", packing.lhs_points, is_at_most(packing.shared, SMALL_PACKING * 4)))
     elements = product([axis.extent for axis in (*dots.outer, roles.n, roles.k)])
     size, work = elements * roles.rhs.dtype.itemsize, elements * roles.m.extent
-    phases.append(Phase(f"{name}_d", sums.tasks, _is_at_most(size, SMALL_BYTES) and _is_at_most(work, SMALL_WORK)))
+    phases.append(Phase(f"{name}_d", sums.tasks, is_at_most(size, SMALL_BYTES) and is_at_most(work, SMALL_WORK)))
     rows = roles.m.extent if isinstance(roles.m.extent, int) else f"{roles.m.extent} up to {dots.most}"
     note = (
         f"contraction {rows} x {roles.n.extent} x {roles.k.extent} along the vectors of both operands, tile {dots.rows} x "
@@ -58,10 +56,6 @@ def emit_dots(kernel: Kernel, name: str, roles: Roles, dots: Dots, isa: str) -> 
         frozenset().union(*(emitter.writer.declarations for emitter in emitters)),
         tuple(phases), sums.shared, sums.scratch, (note,),
     )  # fmt: skip
-
-
-def _is_at_most(size: Dim, limit: int) -> bool:
-    return isinstance(size, int) and size <= limit
 
 
 class _Emitter:

@@ -8,6 +8,7 @@ from pierian.compiler.codegen.abi import KernelCode, Phase
 from pierian.compiler.codegen.contraction.blocks import BlockEmitter
 from pierian.compiler.codegen.contraction.dots import emit_dots
 from pierian.compiler.codegen.contraction.rhs import RhsPacker
+from pierian.compiler.codegen.contraction.small import SMALL_PACKING, SMALL_WORK, is_at_most
 from pierian.compiler.codegen.contraction.streams import emit_stream
 from pierian.compiler.codegen.contraction.winograd import emit_winograd
 from pierian.compiler.codegen.loops.emit import emit_loop
@@ -20,12 +21,6 @@ from pierian.compiler.schedule.few_rows import choose_few_rows
 from pierian.compiler.schedule.streams import Stream
 from pierian.compiler.schedule.winograd import Winograd, find_winograd
 from pierian.compiler.target.features import Target
-
-# Multiplications below which a product stays on the calling thread: 4 us of work, from where two threads are faster (GRAIN of
-# loops/plan.py has the measurement).
-SMALL_WORK = 1 << 18
-# Elements below which one thread packs them sooner than two have been called.
-SMALL_PACKING = 1 << 14
 
 
 def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
@@ -78,11 +73,11 @@ def _emit_general(kernel: Kernel, name: str, roles: Roles, winograd: Winograd | 
     packer = RhsPacker(f"{name}_p", expanded, roles, tiling, target.isa)
     blocks = BlockEmitter(f"{name}_f", expanded, roles, tiling, target.isa)
     work = roles.batch_count * roles.row_count * roles.m.extent * roles.n.extent * roles.depth
-    small = _is_at_most(work, SMALL_WORK)
+    small = is_at_most(work, SMALL_WORK)
     phases, functions = [], []
     if packer.tasks != 0:
         functions.append(packer.emit())
-        phases.append(Phase(f"{name}_p", packer.tasks, small or _is_at_most(packer.elements, SMALL_PACKING)))
+        phases.append(Phase(f"{name}_p", packer.tasks, small or is_at_most(packer.elements, SMALL_PACKING)))
     functions.append(blocks.emit())
     parts = [*blocks.microkernels(), *packer.helpers()]
     phases.append(Phase(f"{name}_f", blocks.tasks, small))
@@ -103,10 +98,6 @@ def _expanded(kernel: Kernel, roles: Roles) -> tuple[Kernel, Roles]:
     if roles.lhs is roles.reduce.value.args[1] and roles.rhs is roles.reduce.value.args[0]:
         lhs, rhs = rhs, lhs
     return expanded, replace(roles, reduce=reduce, lhs=lhs, rhs=rhs)
-
-
-def _is_at_most(size: Dim, limit: int) -> bool:
-    return isinstance(size, int) and size <= limit
 
 
 def _note(roles: Roles, tiling: Tiling, winograd: Winograd | None) -> str:

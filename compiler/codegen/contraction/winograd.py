@@ -12,6 +12,7 @@ from dataclasses import replace
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.contraction.microkernel import MicroShape, ahead_bytes, emit_microkernel, micro_name
 from pierian.compiler.codegen.contraction.parts import each
+from pierian.compiler.codegen.contraction.small import SMALL_WORK, is_at_most
 from pierian.compiler.codegen.contraction.transforms import FilterTransform, InputTransform, OutputTransform
 from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.writer import FALSE, NULL, FunctionWriter, Value, i64
@@ -23,18 +24,13 @@ from pierian.compiler.kernel.scalar import load_parts, postorder
 from pierian.compiler.schedule.winograd import PLANES, Winograd
 from pierian.compiler.target.features import Target
 
-# Multiplications below which a convolution stays on the calling thread: 4 us of work.
-SMALL_WORK = 1 << 18
-
 
 def emit_winograd(kernel: Kernel, name: str, plan: Winograd, target: Target) -> KernelCode:
     """Native code of a convolution that `plan` was made for."""
     kernel = expand_kernel(kernel)
     reduce = next(statement for statement in kernel.body if isinstance(statement, Reduce))
     plan = replace(plan, reduce=reduce, lhs=reduce.value.args[0], rhs=reduce.value.args[1])
-    work = plan.multiplications
-    small = isinstance(work, int) and work <= SMALL_WORK
-    emitter = _Emitter(kernel, name, plan, target, small)
+    emitter = _Emitter(kernel, name, plan, target, is_at_most(plan.multiplications, SMALL_WORK))
     if not plan.packed:
         emitter.transform_filters()
     if plan.once:

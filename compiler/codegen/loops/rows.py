@@ -368,10 +368,7 @@ class RowEmitter:
                 dtype = reduce.value.dtype
                 state = [next(remaining) for _ in self._start(reduce, 1)]
                 value = self._element(scope, reduce, state, step)
-                advanced = combine.advance(scope.writer, reduce.combiner, dtype, state, value)
-                if scope.mask is not None:
-                    advanced = [scope.writer.select(scope.mask, a, b) for a, b in zip(advanced, state, strict=True)]
-                following += advanced
+                following += combine.advance_masked(scope.writer, reduce.combiner, dtype, state, value, scope.mask)
         for statement in group:
             if isinstance(statement, Store):
                 for scope in scopes:
