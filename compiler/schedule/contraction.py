@@ -21,8 +21,10 @@ NO_COLUMNS = Axis("%n_", 1)
 UNROLL = 4
 # Bytes of a cache line.
 LINE = 64
-# Rows up to which rhs is read in place; products with more rows pay for packing it.
-FEW_ROWS = 48
+# Rows up to which rhs is read in place; products with more rows pay for packing it. So do those with fewer where the rows of a panel
+# share so few sets of the second-level cache that each tile fetches them from further away.
+FEW_ROWS = 256
+FEW_ROWS_IN_FEW_SETS = 64
 # Ways of a second-level cache.
 WAYS = 8
 # Products that are added up one after the other; longer sums are sums of such chains.
@@ -121,7 +123,9 @@ class Tiling:
         lhs_in_place: the tile reads lhs where it lies.
         rhs_in_place: the tile reads rhs where it lies: `never`, `always`, or with `few rows`, decided in each run; `panels` where
             it is packed already.
-        ahead: cache lines of the next panel of rhs that a tile fetches with every `UNROLL` products; 0 where all of it is near.
+        few_rows: how many rows are few.
+        ahead: cache lines of the next panel of rhs that a tile fetches with every `UNROLL` products, or rows of it where it is read
+            in place; 0 where all of it is near.
         chain: products that are added up one after the other before they join the sum of all; segments of k for a tile that reads
             segments in place.
     """
@@ -138,8 +142,14 @@ class Tiling:
     sb: int
     lhs_in_place: bool
     rhs_in_place: str
+    few_rows: int
     ahead: int
     chain: int
+
+    @property
+    def has_rows_ahead(self) -> bool:
+        """Whether what is read next lies in rows as far apart as those of rhs."""
+        return self.ahead > 0 and self.rhs_in_place in ("always", "few rows")
 
     @property
     def part(self) -> int:
@@ -276,11 +286,12 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     if isinstance(n, int):
         nb = even_blocks(max(n, 1), nb, nr)
     mb, rb, nb = _enough_tasks(roles, mr, nr, mb, rb, nb)
-    rhs_in_place = _reads_rhs_in_place(roles, target, itemsize)
-    ahead = 0 if rhs_in_place == "always" else _lines_ahead(roles, target, itemsize, nr, rb * -(-mb // mr))
+    few_rows = rows_in_place(roles, target, itemsize, kb)
+    rhs_in_place = _reads_rhs_in_place(roles, target, itemsize, few_rows)
+    ahead = _ahead(roles, target, itemsize, nr, rb * -(-mb // mr), rhs_in_place)
     chain = max(1, CHAIN // kb) if lhs_in_place and sb > 1 else even_blocks(kb * sb, CHAIN, UNROLL)
     low = mr // 2 + 1 if mr > 2 and not isinstance(m, int) else 0
-    return Tiling(lanes, mr, nr, tail, low, mb, rb, nb, kb, sb, lhs_in_place, rhs_in_place, ahead, chain)
+    return Tiling(lanes, mr, nr, tail, low, mb, rb, nb, kb, sb, lhs_in_place, rhs_in_place, few_rows, ahead, chain)
 
 
 def block_height(roles: Roles, tiling: Tiling) -> Dim:
@@ -292,12 +303,13 @@ def block_height(roles: Roles, tiling: Tiling) -> Dim:
     return floordiv(m + blocks - 1, blocks)
 
 
-def _lines_ahead(roles: Roles, target: Target, itemsize: int, nr: int, tiles: int) -> int:
-    """Lines each of the tiles of a column fetches, so that together they fetch the panel of the next column."""
+def _ahead(roles: Roles, target: Target, itemsize: int, nr: int, tiles: int, in_place: str) -> int:
+    """Lines or rows each of the tiles of a column fetches, so that together they fetch the panel of the next column."""
     size = roles.n.extent * roles.depth * itemsize
     if isinstance(size, int) and size <= target.l2 // 2:
         return 0
-    return -(-nr * itemsize * UNROLL // LINE // tiles)
+    lines = nr * itemsize * UNROLL // LINE if in_place in ("never", "panels") else UNROLL
+    return -(-lines // tiles)
 
 
 def _best_rows(m: int, most: int) -> int:
@@ -375,21 +387,33 @@ def _reads_lhs_in_place(roles: Roles, mr: int, itemsize: int) -> bool:
     return along_m == 1 and along_k * itemsize <= (FAR_IN_SEGMENTS if roles.segments else FAR)
 
 
-def _reads_rhs_in_place(roles: Roles, target: Target, itemsize: int) -> str:
+def rows_in_place(roles: Roles, target: Target, itemsize: int, kb: int) -> int:
+    """Rows up to which rhs is read in place, `kb` of its own rows at a time."""
+    if roles.rhs_step is None:
+        return 0
+    return FEW_ROWS if _sets_hold(roles.rhs_step, kb, target, itemsize) else FEW_ROWS_IN_FEW_SETS
+
+
+def _reads_rhs_in_place(roles: Roles, target: Target, itemsize: int, few_rows: int) -> str:
     if roles.packed:
         return "panels"
     if roles.rhs_step is None:
         return "never"
     m = roles.m.extent * roles.row_count
     if isinstance(m, int):
-        return "always" if m <= FEW_ROWS or _stays_near(roles, target, itemsize) else "never"
+        return "always" if m <= few_rows or _stays_near(roles, target, itemsize) else "never"
     return "few rows"
 
 
 def _stays_near(roles: Roles, target: Target, itemsize: int) -> bool:
     """Whether rhs stays in the second-level cache where it lies: all of it, its rows not in too few sets."""
     size, depth, distance = roles.n.extent * roles.depth * itemsize, roles.depth, roles.rhs_step
-    if not (isinstance(size, int) and isinstance(depth, int) and isinstance(distance, int)) or size > target.l2:
+    if not (isinstance(size, int) and isinstance(depth, int) and distance is not None) or size > target.l2:
         return False
+    return _sets_hold(distance, depth, target, itemsize)
+
+
+def _sets_hold(distance: Dim, rows: int, target: Target, itemsize: int) -> bool:
+    """Whether so many rows, so many elements apart, stay in the second-level cache: they do not share too few sets."""
     period = target.l2 // WAYS
-    return depth <= WAYS * period // math.gcd(period, max(distance, 1) * itemsize)
+    return isinstance(distance, int) and rows <= WAYS * period // math.gcd(period, max(distance, 1) * itemsize)

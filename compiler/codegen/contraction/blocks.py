@@ -31,7 +31,7 @@ from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.scalar import load_parts
-from pierian.compiler.schedule.contraction import Roles, Tiling, block_height
+from pierian.compiler.schedule.contraction import UNROLL, Roles, Tiling, block_height
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,8 @@ class BlockEmitter:
 
     def _micro(self, height: int, narrow: bool = False) -> MicroShape:
         t = self.tiling
-        return MicroShape(height, t.nr, t.lanes, self.row_step, self.depth_step, self.segmented, t.ahead, narrow)
+        steps = (self.row_step, self.depth_step)
+        return MicroShape(height, t.nr, t.lanes, *steps, self.segmented, t.ahead, narrow, t.has_rows_ahead)
 
     def _write_table(self, scope: Scope) -> None:
         """Where the values of lhs begin for each point of the segment axes, from those of the first point on."""
@@ -219,7 +220,10 @@ class BlockEmitter:
             first_column = w.add(block.first_column, column.index)
             rhs = self._rhs_address(scope, block, part, first_column, columns)
             is_last = w.cmp("icmp sge", w.add(column.index, i64(t.nr)), block.width) if t.ahead else FALSE
-            following = self._following(block, part, first_column, is_last)
+            if t.has_rows_ahead:
+                following = self._beside(part, rhs, column.index, is_last)
+            else:
+                following = self._following(block, part, first_column, is_last)
             with each(scope, block.points) as point:
                 values = unravel(self.outermost, w.add(block.first_point, point), self.roles.rows)
                 inside = Scope(self.frame, scope, values)
@@ -263,7 +267,7 @@ class BlockEmitter:
             depth, table, segments = part.count, w.gep(self.table, "i64", part.segment), part.segments
         else:
             depth, table, segments = w.mul(part.segments, part.count), NULL, i64(1)
-        ahead = self._ahead(part, number, following)
+        ahead = self._ahead(part, number, following, rhs[1])
         arguments = [at, *rhs, depth, i64(t.chain), tile, resume, target, distance, ahead, table, segments]
         wide = w.cmp("icmp sgt", columns, i64(t.lanes)) if self.has_narrow else TRUE
         for narrow, chosen in ((False, wide), (True, w.negated(wide))):
@@ -275,11 +279,15 @@ class BlockEmitter:
             with w.when(waiting):
                 self.results.epilogue(scope, tile, place, height)
 
-    def _ahead(self, part: Part, tile: Value, following: Value) -> Value:
+    def _ahead(self, part: Part, tile: Value, following: Value, stride: Value) -> Value:
         """What of the panel that is read next one tile of a column fetches: they share it out."""
         w, t = self.writer, self.tiling
         if not t.ahead:
             return following
+        if t.has_rows_ahead:
+            turn = w.op("srem", tile, i64(-(-UNROLL // t.ahead)))
+            rows = w.op("sdiv", w.mul(w.mul(turn, i64(t.ahead)), part.count), i64(UNROLL))
+            return w.gep(following, self.dtype.llvm, w.mul(rows, stride))
         products = w.mul(part.segments, part.count)
         return w.gep(following, "i8", w.mul(w.mul(tile, products), i64(ahead_bytes(self._micro(t.mr)))))
 
@@ -292,6 +300,14 @@ class BlockEmitter:
         after = w.add(part.row, w.mul(part.segments, part.count))
         row = w.select(part.last, i64(0), after)
         return w.select(last, self._panel_address(block, row, block.first_column), beside)
+
+    def _beside(self, part: Part, rhs: tuple[Value, Value], column: Value, last: Value) -> Value:
+        """The panel read where it lies after the one `column` columns from the block's first: beside it, or below the block."""
+        w, t, element = self.writer, self.tiling, self.dtype.llvm
+        at, stride = rhs
+        below = w.sub(w.mul(part.count, stride), column)
+        turns = w.both(last, w.negated(part.last))
+        return w.gep(at, element, w.select(turns, below, i64(t.nr)))
 
     def _panel_address(self, block: _Block, row: Value, first_column: Value) -> Value:
         """Where product `row` of the packed panel of some column lies."""

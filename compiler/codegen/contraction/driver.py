@@ -16,7 +16,7 @@ from pierian.compiler.dim import Dim, maximum
 from pierian.compiler.elementary import expand_kernel
 from pierian.compiler.kernel.nodes import Kernel, Reduce
 from pierian.compiler.schedule.collapse import collapse
-from pierian.compiler.schedule.contraction import FEW_ROWS, Roles, Tiling, choose_tiling, classify
+from pierian.compiler.schedule.contraction import Roles, Tiling, choose_tiling, classify
 from pierian.compiler.schedule.few_rows import choose_few_rows
 from pierian.compiler.schedule.streams import Stream
 from pierian.compiler.schedule.winograd import Winograd, find_winograd
@@ -110,7 +110,7 @@ def _note(roles: Roles, tiling: Tiling, winograd: Winograd | None) -> str:
         "never": "packed" if r.columns_contiguous else "packed and transposed",
         "always": "in place",
         "panels": "a packed constant",
-        "few rows": f"in place up to {FEW_ROWS} rows, else packed",
+        "few rows": f"in place up to {t.few_rows} rows, else packed",
     }[t.rhs_in_place]
     low = f" or {t.low}" if t.low else ""
     block = f"{t.rb} x {t.mb}" if r.rows else f"{t.mb}"

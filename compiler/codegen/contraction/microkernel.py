@@ -32,6 +32,7 @@ class MicroShape:
         row_step, depth_step: element (i, k) of lhs lies at `i * row_step + k * depth_step`.
         segmented: whether lhs comes in segments.
         ahead: cache lines of what is read next that are fetched in each turn of `UNROLL` products.
+        apart: whether what is read next lies in rows, as far apart as those of rhs; `ahead` then counts rows of the tile's width.
         narrow: whether only the first vector of each row is wanted; the tile in memory has room for all.
     """
 
@@ -43,17 +44,18 @@ class MicroShape:
     segmented: bool
     ahead: int = 0
     narrow: bool = False
+    apart: bool = False
 
 
 def micro_name(dtype: DType, shape: MicroShape) -> str:
     """What the function for a shape is called in every module."""
-    kind = ("segmented" if shape.segmented else "micro") + ("_narrow" if shape.narrow else "")
+    kind = ("segmented" if shape.segmented else "micro") + "_narrow" * shape.narrow + "_apart" * shape.apart
     steps = f"{shape.row_step}_{shape.depth_step}_{shape.ahead}"
     return f"pierian_{kind}_{dtype}_{shape.rows}x{shape.columns}_{shape.lanes}_{steps}"
 
 
 def ahead_bytes(shape: MicroShape) -> int:
-    """Bytes of `ahead` that a tile fetches for each of its products."""
+    """Bytes of `ahead` that a tile fetches for each of its products, where they follow each other."""
     return shape.ahead * LINE // UNROLL
 
 
@@ -159,13 +161,24 @@ class _MicroEmitter:
             return single.results
         whole = f.add(begin, f.op("and", f.sub(end, begin), i64(-UNROLL)))
         with f.loop(begin, whole, UNROLL, sums) as loop:
-            for line in range(self.shape.ahead):
-                at = f.add(f.mul(loop.index, i64(self.ahead_step)), i64(line * LINE))
-                f.prefetch(f.gep(ahead, "i8", at))
+            self._fetch(ahead, loop.index)
             loop.next = self._steps(UNROLL, lhs, rhs, loop.index, loop.carried)
         with f.loop(whole, end, 1, loop.results) as rest:
             rest.next = self._steps(1, lhs, rhs, rest.index, rest.carried)
         return rest.results
+
+    def _fetch(self, ahead: Value, at: Value) -> None:
+        """What is fetched of `ahead` with the products from `at` on."""
+        f, shape, size = self.f, self.shape, self.dtype.itemsize
+        if not shape.apart:
+            for line in range(shape.ahead):
+                f.prefetch(f.gep(ahead, "i8", f.add(f.mul(at, i64(self.ahead_step)), i64(line * LINE))))
+            return
+        row = f.gep(ahead, self.dtype.llvm, f.mul(f.op("sdiv", f.mul(at, i64(shape.ahead)), i64(UNROLL)), self.stride))
+        for turn in range(shape.ahead):
+            for end in range(min(LINE, shape.columns * size), shape.columns * size + 1, LINE):
+                # Each line's last byte: where rows do not begin with a line, the first one was the end of the panel before.
+                f.prefetch(f.gep(f.gep(row, self.dtype.llvm, f.mul(self.stride, i64(turn))), "i8", i64(end - 1)))
 
     def _steps(self, count: int, lhs: Value, rhs: Value, at: Value, carried: list[Value]) -> list[Value]:
         f, shape, element = self.f, self.shape, self.dtype.llvm

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.writer import Value, i64
 from pierian.compiler.dim import Dim, ceildiv, maximum
-from pierian.compiler.schedule.contraction import FEW_ROWS, Roles, Tiling
+from pierian.compiler.schedule.contraction import Roles, Tiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def reads_rhs_in_place(scope: Scope, roles: Roles, tiling: Tiling) -> Value | No
     """Whether full panels are read where they lie, decided in the run; None where it is known (see the tiling)."""
     if tiling.rhs_in_place != "few rows":
         return None
-    return scope.writer.cmp("icmp sle", scope.dim(roles.m.extent * roles.row_count), i64(FEW_ROWS))
+    return scope.writer.cmp("icmp sle", scope.dim(roles.m.extent * roles.row_count), i64(tiling.few_rows))
 
 
 @contextmanager
