@@ -38,9 +38,8 @@ TASK_ROWS = 168
 TASK_COLUMNS = 1024
 # Columns of results in one task, at most, where the number of rows is open: even few rows are work for several threads.
 OPEN_COLUMNS = 256
-# A left operand read in place: bytes between values that follow each other along k, at most; fewer where k is walked in segments,
-# too short for the hardware to see what comes next.
-FAR = 1024
+# A left operand read in place that lies along m, where k is walked in segments: bytes between values that follow each other along
+# k, at most. Segments are too short for the hardware to see what comes next.
 FAR_IN_SEGMENTS = 256
 # Rows of one tile whose values may share a set of the first-level cache, and the bytes after which sets repeat.
 SAME_SET = 8
@@ -377,14 +376,15 @@ def _enough_tasks(roles: Roles, mr: int, nr: int, mb: int, rb: int, nb: int) -> 
 
 
 def _reads_lhs_in_place(roles: Roles, mr: int, itemsize: int) -> bool:
-    """Where packing would gain nothing: rows known exactly, near each other, and in different sets of the cache."""
+    """Where packing would gain nothing: rows known exactly, and in different sets of the first-level cache, where they stay while k
+    goes on. Values that lie along m are used up at once."""
     if roles.lhs_steps is None or not isinstance(roles.m.extent, int):
         return False
     along_m, along_k = roles.lhs_steps
     if along_k == 1:
         sets = SET_PERIOD // math.gcd(SET_PERIOD, max(along_m, 1) * itemsize)
         return -(-mr // sets) <= SAME_SET
-    return along_m == 1 and along_k * itemsize <= (FAR_IN_SEGMENTS if roles.segments else FAR)
+    return along_m == 1 and (not roles.segments or along_k * itemsize <= FAR_IN_SEGMENTS)
 
 
 def rows_in_place(roles: Roles, target: Target, itemsize: int, kb: int) -> int:
