@@ -17,7 +17,7 @@ from pierian.compiler.target.features import Target
 NO_ROWS = Axis("%m_", 1)
 NO_COLUMNS = Axis("%n_", 1)
 
-# Products that a microkernel sums in one turn of its loop.
+# Products that a microkernel of few sums adds up in one turn of its loop, and those for which lines are fetched together.
 UNROLL = 4
 # Bytes of a cache line.
 LINE = 64

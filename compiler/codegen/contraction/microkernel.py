@@ -21,6 +21,9 @@ from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64
 from pierian.compiler.dtype import DType
 from pierian.compiler.schedule.contraction import LINE, UNROLL
 
+# Vectors of sums from which the loop around them costs nothing.
+MANY_SUMS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class MicroShape:
@@ -31,8 +34,13 @@ class MicroShape:
         lanes: elements of a vector.
         row_step, depth_step: element (i, k) of lhs lies at `i * row_step + k * depth_step`.
         segmented: whether lhs comes in segments.
-        ahead: cache lines of what is read next that are fetched in each turn of `UNROLL` products.
-        apart: whether what is read next lies in rows, as far apart as those of rhs; `ahead` then counts rows of the tile's width.
+        whole = f.add(begin, f.op("and", f.sub(end, begin), i64(-self.turn))) if self.turn > 1 else end
+        with f.loop(begin, whole, self.turn, sums, strided=True) as loop:
+            self._fetch(ahead, loop.index)
+            loop.next = self._steps(self.turn, lhs, rhs, loop.index, loop.carried)
+        if self.turn == 1:
+            return loop.results
+        with f.loop(whole, end, 1, loop.results, strided=True) as rest:
         narrow: whether only the first vector of each row is wanted; the tile in memory has room for all.
     """
 
@@ -80,9 +88,11 @@ class _MicroEmitter:
         self.vectors = 1 if shape.narrow else shape.columns // shape.lanes
         self.stride = self.f.arg("stride")
         self.ahead_step = ahead_bytes(shape)
-        # Where rows lie so near each other that a later product of one row reads what an earlier one of the next does, products are
-        # not written out: the code generator would keep what they share in registers that it does not have.
-        self.overlap = 0 < shape.row_step // max(shape.depth_step, 1) < UNROLL
+        # Products of one turn of the loop: one is enough work for a tile of many sums, and so little code compiles soon. Nor is more
+        # written out where rows lie so near each other that a later product of one row reads what an earlier one of the next does:
+        # the code generator would keep what they share in registers that it does not have.
+        overlap = 0 < shape.row_step // max(shape.depth_step, 1) < UNROLL
+        self.turn = 1 if overlap or shape.rows * self.vectors >= MANY_SUMS else UNROLL
         self.cells = [(i, j) for i in range(shape.rows) for j in range(self.vectors)]
 
     def emit(self) -> FunctionWriter:
@@ -155,27 +165,25 @@ class _MicroEmitter:
         self, lhs: Value, rhs: Value, ahead: Value, begin: Value, end: Value, sums: list[Value]
     ) -> list[Value]:
         f = self.f
-        if self.overlap:
-            with f.loop(begin, end, 1, sums) as single:
-                single.next = self._steps(1, lhs, rhs, single.index, single.carried)
-            return single.results
-        whole = f.add(begin, f.op("and", f.sub(end, begin), i64(-UNROLL)))
-        with f.loop(begin, whole, UNROLL, sums) as loop:
+        whole = f.add(begin, f.op("and", f.sub(end, begin), i64(-self.turn))) if self.turn > 1 else end
+        with f.loop(begin, whole, self.turn, sums, strided=True) as loop:
             self._fetch(ahead, loop.index)
-            loop.next = self._steps(UNROLL, lhs, rhs, loop.index, loop.carried)
-        with f.loop(whole, end, 1, loop.results) as rest:
+            loop.next = self._steps(self.turn, lhs, rhs, loop.index, loop.carried)
+        if self.turn == 1:
+            return loop.results
+        with f.loop(whole, end, 1, loop.results, strided=True) as rest:
             rest.next = self._steps(1, lhs, rhs, rest.index, rest.carried)
         return rest.results
 
     def _fetch(self, ahead: Value, at: Value) -> None:
-        """What is fetched of `ahead` with the products from `at` on."""
+        """What is fetched of `ahead` with the products of a turn from `at` on; where turns are short, the same more than once."""
         f, shape, size = self.f, self.shape, self.dtype.itemsize
         if not shape.apart:
-            for line in range(shape.ahead):
+            for line in range(-(-self.ahead_step * self.turn // LINE)):
                 f.prefetch(f.gep(ahead, "i8", f.add(f.mul(at, i64(self.ahead_step)), i64(line * LINE))))
             return
-        row = f.gep(ahead, self.dtype.llvm, f.mul(f.op("sdiv", f.mul(at, i64(shape.ahead)), i64(UNROLL)), self.stride))
-        for turn in range(shape.ahead):
+        row = f.gep(ahead, self.dtype.llvm, f.mul(f.op("udiv", f.mul(at, i64(shape.ahead)), i64(UNROLL)), self.stride))
+        for turn in range(-(-shape.ahead * self.turn // UNROLL)):
             for end in range(min(LINE, shape.columns * size), shape.columns * size + 1, LINE):
                 # Each line's last byte: where rows do not begin with a line, the first one was the end of the panel before.
                 f.prefetch(f.gep(f.gep(row, self.dtype.llvm, f.mul(self.stride, i64(turn))), "i8", i64(end - 1)))
