@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
-from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, vector
+from pierian.compiler.codegen.combine import SHUFFLED_BYTES
+from pierian.compiler.codegen.writer import FunctionWriter, Value, element_of, i64, lanes_of, vector
 from pierian.compiler.dtype import DType
+
+_BYTES = {"i8": 1, "i16": 2, "half": 2, "bfloat": 2, "i32": 4, "float": 4, "i64": 8, "double": 8}
 
 
 def turn_name(dtype: DType, lanes: int) -> str:
@@ -46,19 +50,43 @@ def emit_turn(dtype: DType, lanes: int) -> FunctionWriter:
     return writer
 
 
-def transpose(writer: FunctionWriter, lines: list[Value]) -> list[Value]:
-    """The transposed square: log2(lanes) rounds, each interleaving line i with line i + lanes/2."""
+def transpose(writer: FunctionWriter, lines: Sequence[Value]) -> list[Value]:
+    """The transposed square: first inside blocks of registers within which shuffles are cheapest, then block by block."""
     lanes = len(lines)
-    half = lanes // 2
-    rounds = lanes.bit_length() - 1
-    type_ = lines[0].type
-    low = ", ".join(f"i32 {i // 2 + (lanes if i % 2 else 0)}" for i in range(lanes))
-    high = ", ".join(f"i32 {half + i // 2 + (lanes if i % 2 else 0)}" for i in range(lanes))
-    for _ in range(rounds):
-        following = []
-        for i in range(half):
-            pair = f"{type_} {lines[i].text}, {type_} {lines[i + half].text}"
-            for order in (low, high):
-                following.append(writer.emit(f"shufflevector {pair}, <{lanes} x i32> <{order}>", type_))
-        lines = following
-    return lines
+    block = min(lanes, SHUFFLED_BYTES // _BYTES[element_of(lines[0].type)])
+    groups = [_inside_blocks(writer, lines[at : at + block], 1, block) for at in range(0, lanes, block)]
+    turned = [_blocks(writer, [group[place] for group in groups], block) for place in range(block)]
+    return [turned[lane % block][lane // block] for lane in range(lanes)]
+
+
+def _inside_blocks(writer: FunctionWriter, lines: Sequence[Value], width: int, block: int) -> list[Value]:
+    """In each block of the result number i, the elements number i of that block in all lines."""
+    if len(lines) == 1:
+        return list(lines)
+    lanes = lanes_of(lines[0].type)
+    halves = []
+    for half in (0, block // 2):
+        starts = [first + half + at for first in range(0, lanes, block) for at in range(0, block // 2, width)]
+        order = [of + at + i for at in starts for of in (0, lanes) for i in range(width)]
+        pairs = zip(lines[::2], lines[1::2], strict=True)
+        halves.append(_inside_blocks(writer, [shuffled(writer, x, y, order) for x, y in pairs], 2 * width, block))
+    return halves[0] + halves[1]
+
+
+def _blocks(writer: FunctionWriter, lines: Sequence[Value], block: int) -> list[Value]:
+    """As many lines as they have blocks: the result number i has block number i of all."""
+    if len(lines) == 1:
+        return list(lines)
+    found = list(lines)
+    for odd in (0, 1):
+        starts = range(odd * block, 2 * lanes_of(lines[0].type), 2 * block)
+        order = [at + i for at in starts for i in range(block)]
+        pairs = zip(lines[::2], lines[1::2], strict=True)
+        found[odd::2] = _blocks(writer, [shuffled(writer, x, y, order) for x, y in pairs], block)
+    return found
+
+
+def shuffled(writer: FunctionWriter, x: Value, y: Value, order: Sequence[int]) -> Value:
+    """Lanes of two vectors, numbered through."""
+    lanes = ", ".join(f"i32 {lane}" for lane in order)
+    return writer.emit(f"shufflevector {x}, {y}, <{len(order)} x i32> <{lanes}>", x.type)

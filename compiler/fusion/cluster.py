@@ -69,14 +69,16 @@ class Cluster:
         return next(p for p in range(len(inner) + 1) if sum(entry != 0 for entry in inner[:p]) == len(read))
 
     def is_turned(self, value: Value) -> bool:
-        """Whether a product is read at just one index made of all axes in another order, the domain's last among its own last two:
-        the rows or the columns of tiles, which an epilogue can store along."""
+        """Whether a product is read at just one index made of all axes in another order, the domain's last among its own last two
+        (the rows or the columns of tiles, which an epilogue can store along) or one that both operands lie along as well."""
         accesses = self.accesses.get(value)
         if accesses is None or len(accesses) != 1:
             return False
         read = [entry for entry in accesses[0] if entry != 0]
         axes = [entry for entry in self.axes if entry != 0]
-        return len(read) == len(axes) > 1 and read != axes and set(read) == set(axes) and axes[-1] in read[-2:]
+        if not (len(read) == len(axes) > 1 and read != axes and set(read) == set(axes)):
+            return False
+        return axes[-1] in read[-2:] or _operands_lie_along(value, accesses[0].index(axes[-1]))
 
     def is_full(self, value: Value) -> bool:
         """Whether `value` is as large as the domain and read at its axes, perhaps at other places too."""
@@ -136,6 +138,20 @@ def moves_last_axis(node: Node) -> bool:
     ]
     inner = [i for i, dim in enumerate(node.inputs[0].shape) if dim != 1]
     return bool(places) and bool(inner) and places[-1] != inner[-1]
+
+
+def _operands_lie_along(value: Value, batch: int) -> bool:
+    """Whether elements that are neighbours along a batch axis of a product are neighbours in the memory of both its operands."""
+    for operand in value.node.inputs[:2]:
+        axis = batch - (value.type.rank - operand.type.rank)
+        if axis < 0 or operand.node.op.index_map_rule is None:
+            return False
+        index = tuple(symbol(f"%{i}") for i in range(operand.type.rank))
+        inputs = (one.type for one in operand.node.inputs)
+        mapped = operand.node.op.index_map_rule(index, *inputs, **operand.node.attributes)
+        if not mapped or mapped[-1] != index[axis]:
+            return False
+    return True
 
 
 def is_larger(value: Value, cluster: Cluster) -> bool:

@@ -333,7 +333,7 @@ class _Fuser:
         if outer is None:
             return self._refuse(node, "it is not read at one place along the kernel's leading axes")
         if node.op.contract_rule is not None:
-            is_whole = turned or node.output.shape == cluster.domain
+            is_whole = turned or points(node.output.shape) == points(cluster.domain)
             if outer != len(cluster.domain) or cluster.outer is not None or not is_whole:
                 return self._refuse(node, "its result is not read element by element")
             if cluster.cost > self.limits.epilogue_cost:

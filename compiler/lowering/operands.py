@@ -35,6 +35,7 @@ from pierian.compiler.options import CompileOptions
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import Roles, choose_tiling, classify, packed_indices
 from pierian.compiler.schedule.few_rows import choose_few_rows
+from pierian.compiler.schedule.lanewise import choose_lanewise
 from pierian.compiler.schedule.streams import Stream
 from pierian.compiler.schedule.winograd import Winograd, filters_in_panels, find_winograd, transformed_filters
 from pierian.compiler.shape import Shape
@@ -95,6 +96,8 @@ def _right_operand(launch: Launch, target: Target) -> _Operand | None:
     roles = classify(kernel)
     if 1 in (roles.m.extent, roles.n.extent, roles.depth) or roles.rhs.op != "load" or roles.packed:
         return None
+    if choose_lanewise(kernel, roles, target) is not None:
+        return None  # a value for all lanes
     for turned, way in choose_few_rows(kernel, roles, target):
         if way.pays(turned) == 1 and (turned is not roles or isinstance(way, Stream)):
             return None  # what is read once, or the small one of two

@@ -269,7 +269,8 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     itemsize = bits // 8
     lanes = target.lanes(bits)
     m, n = roles.m.extent, roles.n.extent
-    vectors = 1 if isinstance(n, int) and n <= lanes else 2
+    # Vectors of one lane are never stored in part.
+    vectors = 1 if lanes == 1 or (isinstance(n, int) and n <= lanes) else 2
     nr = vectors * lanes
     # Accumulators, one row of rhs, and one value of lhs must fit the registers.
     most = min(14, max(1, (target.vector_registers - vectors - 1) // vectors))

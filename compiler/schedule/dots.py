@@ -33,9 +33,10 @@ TASK_COLUMNS = 512
 FEW_TASKS = 4
 # Products of one row between two visits of its sums, at least.
 SHORTEST_PART = 512
-# Bytes of columns that are short, and those at whose multiples the hardware stops fetching ahead.
+# Bytes of columns that are one stream, and of those that the hardware follows by itself before they end: there fetching ahead takes
+# a seventh longer.
 ONE_STREAM = 256
-PAGE = 4096
+FOLLOWED = 1024
 # The size that a choice is made for where one is open, and the products of a sum from which open ones may be chosen.
 OPEN_SIZE = 1024
 DEEP = 64
@@ -158,5 +159,5 @@ def _fetches_ahead(rows: int, length: Dim, size: Dim, target: Target) -> bool:
         rows > 2
         or not (isinstance(size, int) and isinstance(length, int))
         or size > target.l3 // 2
-        or ONE_STREAM < length < PAGE
+        or ONE_STREAM < length < FOLLOWED
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pierian.compiler.codegen.abi import KernelCode, Phase
 from pierian.compiler.codegen.contraction.blocks import BlockEmitter
 from pierian.compiler.codegen.contraction.dots import emit_dots
+from pierian.compiler.codegen.contraction.lanewise import emit_lanewise
 from pierian.compiler.codegen.contraction.rhs import RhsPacker
 from pierian.compiler.codegen.contraction.small import SMALL_PACKING, SMALL_WORK, is_at_most
 from pierian.compiler.codegen.contraction.streams import emit_stream
@@ -18,6 +19,7 @@ from pierian.compiler.kernel.nodes import Kernel, Reduce
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import Roles, Tiling, choose_tiling, classify
 from pierian.compiler.schedule.few_rows import choose_few_rows
+from pierian.compiler.schedule.lanewise import Lanewise, choose_lanewise
 from pierian.compiler.schedule.streams import Stream
 from pierian.compiler.schedule.winograd import Winograd, find_winograd
 from pierian.compiler.target.features import Target
@@ -30,6 +32,9 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
         return emit_winograd(kernel, name, winograd, target)
     kernel = collapse(kernel)
     roles = classify(kernel)
+    lanewise = choose_lanewise(kernel, roles, target)
+    if lanewise is not None:
+        return _emit_lanewise(kernel, name, roles, lanewise, target)
     ways: list[tuple[Dim, KernelCode]] = []
     for turned, way in choose_few_rows(kernel, roles, target):
         expanded, turned = _expanded(kernel, turned)
@@ -42,6 +47,11 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
     if not ways or ways[-1][0] != 1:
         ways.append((1, _emit_general(kernel, name, roles, winograd, target)))
     return _first_of(ways)
+
+
+def _emit_lanewise(kernel: Kernel, name: str, roles: Roles, lanewise: Lanewise, target: Target) -> KernelCode:
+    expanded, roles = _expanded(kernel, roles)
+    return emit_lanewise(expanded, name, roles, lanewise, target.isa)
 
 
 def _first_of(ways: list[tuple[Dim, KernelCode]]) -> KernelCode:
