@@ -30,43 +30,57 @@ class ResultMemory:
 
     def maker(self, shape: tuple[int, ...], dtype: Any) -> Callable[[], Array]:
         """What makes new arrays of one size, not initialized."""
-        small = math.prod(shape) * dtype.itemsize < LARGE
-        return functools.partial(np.empty if small else self.array, shape, dtype)
-
-    def array(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """A new array, not initialized."""
         size = math.prod(shape) * dtype.itemsize
         if size < LARGE:
-            return np.empty(shape, dtype)
-        blocks = self._blocks.get(size)
-        if blocks is None:
-            blocks = self._blocks.setdefault(size, deque(maxlen=KEPT))
-            if len(self._blocks) > KEPT_SIZES:
-                self._blocks.pop(next(iter(self._blocks)), None)
-        block = self._free(blocks)
-        if block is None:
-            memory = np.empty(size + PAGE, np.uint8)
-            block = memory, -memory.ctypes.data % PAGE
-        memory, start = block
-        result = memory[start : start + size].view(dtype).reshape(shape)
-        blocks.append(block)
-        return result
+            return functools.partial(np.empty, shape, dtype)
+        blocks = self._blocks_of(size)
+        take, keep, references, array = blocks.popleft, blocks.append, sys.getrefcount, np.ndarray
 
-    def _free(self, blocks: deque[_Block]) -> _Block | None:
-        """A block that no result lies in, taken out, so that no other thread finds it."""
-        if not COUNTS_REFERENCES:
-            return None
-        for _ in range(len(blocks)):
+        def make() -> Array:
             try:
-                block = blocks.popleft()
+                block = take()
+                if not COUNTS_REFERENCES or references(block[0]) != _FREE:
+                    keep(block)
+                    block = _free(blocks) or _new_block(size)
             except IndexError:
-                return None
-            # The pair and the argument of getrefcount hold it; a result in it is one more.
-            if sys.getrefcount(block[0]) == 2:
-                return block
-            blocks.append(block)
-        return None
+                block = _new_block(size)
+            result: Array = array(shape, dtype, block[0], block[1])
+            keep(block)
+            return result
+
+        return make
+
+    def _blocks_of(self, size: int) -> deque[_Block]:
+        blocks = self._blocks.setdefault(size, deque(maxlen=KEPT))
+        if len(self._blocks) > KEPT_SIZES:
+            self._blocks.pop(next(iter(self._blocks)), None)
+        return blocks
 
     def clear(self) -> None:
         """Forget the memory nobody holds a result in, and leave the rest to its holders."""
-        self._blocks.clear()
+        for blocks in list(self._blocks.values()):
+            blocks.clear()
+
+
+# What is counted of the memory of a block that no result lies in: the pair and the argument of getrefcount hold it.
+_FREE = 2
+
+
+def _free(blocks: deque[_Block]) -> _Block | None:
+    """A block that no result lies in, taken out, so that no other thread finds it."""
+    if not COUNTS_REFERENCES:
+        return None
+    for _ in range(len(blocks)):
+        try:
+            block = blocks.popleft()
+        except IndexError:
+            return None
+        if sys.getrefcount(block[0]) == _FREE:
+            return block
+        blocks.append(block)
+    return None
+
+
+def _new_block(size: int) -> _Block:
+    memory = np.empty(size + PAGE, np.uint8)
+    return memory, -memory.ctypes.data % PAGE

@@ -66,6 +66,39 @@ def unravel(scope: Scope, index: Value, axes: Sequence[Axis]) -> dict[str, Value
     return {**values, axes[0].name: rest} if axes else {}
 
 
+def first_point(scope: Scope, index: Value, axes: Sequence[Axis]) -> dict[str, Value]:
+    """As `unravel`, in front of a loop that may have no turn: axes may be empty."""
+    writer = scope.writer
+    values: dict[str, Value] = {}
+    rest = index
+    for axis in reversed(axes[1:]):
+        extent = scope.dim(axis.extent)
+        if index.text == "0":
+            values[axis.name] = index
+            continue
+        some = (
+            writer.intrinsic("llvm.smax", extent, i64(1))
+            if not isinstance(axis.extent, int)
+            else i64(max(axis.extent, 1))
+        )
+        values[axis.name] = writer.op("srem", rest, some)
+        rest = writer.op("sdiv", rest, some)
+    values[axes[0].name] = rest
+    return {axis.name: values[axis.name] for axis in axes}
+
+
+def next_point(scope: Scope, values: dict[str, Value], axes: Sequence[Axis]) -> dict[str, Value]:
+    """The values of the axes one point further, without a division: the fastest one moves, and at its end the one before it."""
+    writer = scope.writer
+    following = dict(values)
+    following[axes[-1].name] = writer.add(values[axes[-1].name], i64(1))
+    for slow, fast in zip(reversed(axes[:-1]), reversed(axes[1:]), strict=True):
+        at_end = writer.cmp("icmp eq", following[fast.name], scope.dim(fast.extent))
+        following[fast.name] = writer.select(at_end, i64(0), following[fast.name])
+        following[slow.name] = writer.add(values[slow.name], writer.cast("zext", at_end, "i64"))
+    return following
+
+
 class Scope:
     """One level of a loop nest.
 
@@ -381,6 +414,13 @@ class Scope:
         writer.br(done)
         writer.start(done)
         return writer.phi(neighbours.type, incoming)
+
+    def place(self, name: str, indices: Sequence[Index]) -> Value:
+        """The address of the element that lane 0 stands at."""
+        buffer = self.frame.buffers[name]
+        return self.writer.gep(
+            self.frame.parameters.buffers[name], buffer.dtype.llvm, self._scalar_offset(address(buffer, indices))
+        )
 
     def _scalar_offset(self, where: Address) -> Value:
         offset = self.dim(where.known)

@@ -51,6 +51,13 @@ def join(writer: FunctionWriter, vectors: Sequence[Value]) -> list[Value]:
     return found
 
 
+def repeat(writer: FunctionWriter, vector: Value, count: int, number: int) -> Value:
+    """Vector `number` of those that hold each element `count` times: what `join` makes of equal vectors."""
+    lanes = lanes_of(vector.type)
+    order = ", ".join(f"i32 {(number * lanes + lane) // count}" for lane in range(lanes))
+    return writer.emit(f"shufflevector {vector}, {vector.type} poison, <{lanes} x i32> <{order}>", vector.type)
+
+
 def _picked(writer: FunctionWriter, sources: Sequence[Value], order: Sequence[int]) -> Value:
     """Some lanes of vectors numbered through, by shuffles of two at a time."""
     lanes, type_ = lanes_of(sources[0].type), sources[0].type

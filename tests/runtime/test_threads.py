@@ -169,15 +169,15 @@ def test_many_sessions_share_one_pool_and_never_the_same_memory() -> None:
 
 def test_memory_of_a_dropped_result_serves_again_and_that_of_a_kept_one_does_not() -> None:
     memory, dtype = ResultMemory(), np.dtype(np.float32)
-    first = memory.array((512, 256), dtype)
+    first = memory.maker((512, 256), dtype)()
     place = first.ctypes.data
     part = first[3:]
     del first
-    assert memory.array((512, 256), dtype).ctypes.data != place
+    assert memory.maker((512, 256), dtype)().ctypes.data != place
     del part
-    assert place in [array.ctypes.data for array in [memory.array((512, 256), dtype) for _ in range(3)]]
+    assert place in [array.ctypes.data for array in [memory.maker((512, 256), dtype)() for _ in range(3)]]
     for size in range(1000):
-        memory.array((40_000 + size,), dtype)
+        memory.maker((40_000 + size,), dtype)()
     assert len(memory._blocks) <= 256
 
 

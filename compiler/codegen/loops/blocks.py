@@ -18,14 +18,14 @@ from pierian.compiler.codegen.loops.plan import (
     STRIPE,
     fitting,
 )
-from pierian.compiler.codegen.loops.squares import SquareEmitter
+from pierian.compiler.codegen.loops.short_rows import ShortRowEmitter
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, i64, like, mangle
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.kernel.nodes import Reduce, Statement
 from pierian.compiler.schedule.rows import groups
 
 
-class BlockEmitter(SquareEmitter):
+class BlockEmitter(ShortRowEmitter):
     """Adds reductions cut into blocks, and chooses among the nests.
 
     What blocks leave lies in the launch's shared memory: for each block the parts of the states one after the other, each of them as
@@ -38,8 +38,8 @@ class BlockEmitter(SquareEmitter):
             phases, shared = self._emit_split(*split)
         else:
             shared = 0
-            emit = {"rows": self._emit_rows, "squares": self._emit_squares}.get(self.plan.kind, self._emit_vectors)
-            phases = [emit()]
+            nests = {"rows": self._emit_rows, "squares": self._emit_squares, "short rows": self._emit_short_rows}
+            phases = [nests.get(self.plan.kind, self._emit_vectors)()]
         plan = self.plan
         side = f", {plan.together} rows side by side" if plan.together > 1 else ""
         axes = " x ".join(str(axis.extent) for axis in self.kernel.axes) or "1"
@@ -58,7 +58,7 @@ class BlockEmitter(SquareEmitter):
         kernel = self.kernel
         group = groups(kernel.body)[0] if kernel.body else []
         reduces = [statement for statement in group if isinstance(statement, Reduce)]
-        if not reduces or len(reduces) != len(group) or self.plan.kind in ("pointwise", "squares"):
+        if not reduces or len(reduces) != len(group) or self.plan.kind in ("pointwise", "squares", "short rows"):
             return None
         points = product([axis.extent for axis in kernel.axes])
         axes = reduces[0].axes

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pierian.compiler.dim import Dim, product
+from pierian.compiler.dim import Dim, product, symbols
 from pierian.compiler.kernel import scalar as ir
-from pierian.compiler.kernel.access import address, lane_step, step
-from pierian.compiler.kernel.nodes import Kernel, Reduce, Store
+from pierian.compiler.kernel.access import Address, address, lane_step, step
+from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Store
 from pierian.compiler.kernel.scalar import Scalar, load_parts
 from pierian.compiler.schedule.rows import cost, groups
 from pierian.compiler.target.features import Target
@@ -31,6 +32,8 @@ ROWS = 8
 STRIPE = 2048
 # Vectors in the shortest rows that are worth reading so; sums over shorter ones stay in registers.
 NARROWEST = 16
+# Elements in the longest rows that are sorted in registers, of which every place is written out.
+SHORT_ROWS = 8
 # Scalar operations per element up to which a kernel is written out for every row of a square.
 SQUARE_WORK = 24
 # Scalar operations per element below which a pass over rows waits for memory and nothing else.
@@ -46,6 +49,8 @@ LONG_ROW = 160
 SHORT_ROW = 4
 # Scalar operations per element that hide the wait for a row's end by themselves, and would be code once more for each row.
 HEAVY_WORK = 40
+# What an open size is taken for where arrays are compared by how much of them is read.
+OPEN_SIZE = 1024
 # Bytes that memory and caches move at once.
 CACHE_LINE = 64
 # Vectors up to which short reductions of known size, such as windows, are written out point by point.
@@ -60,9 +65,9 @@ class Plan:
     """The choices for one kernel.
 
     Attributes:
-        kind: pointwise, squares, rows or columns.
-        vector_axis: name of the vectorized outer axis (pointwise, squares, columns); rows vectorize their own last axis.
-        across: for squares, the outer axis that what is read lies along.
+        kind: pointwise, squares, short rows, rows or columns.
+        vector_axis: name of the vectorized outer axis (pointwise, squares, short rows, columns); rows vectorize their own last axis.
+        across: for squares, the outer axis that what is read lies along; for short rows, the one along a row.
         lanes: elements in a vector.
         unroll: vectors in flight.
         grain: for pointwise, elements worth a task.
@@ -93,6 +98,10 @@ def choose_plan(kernel: Kernel, target: Target) -> Plan:
         if across:
             return Plan("squares", axis, lanes, 1, across)
         grain = GRAIN * LIGHT_WORK // max(work, LIGHT_WORK)
+        along = _axis_of_rows(kernel, axis, lanes)
+        if along and work * SHORT_ROWS <= UNROLLED:
+            return Plan("short rows", along, lanes, 1, axis, grain)
+        lanes = _no_wider(kernel, axis, lanes)
         return Plan("pointwise", axis, lanes, fitting(kernel, axis, lanes, unroll), grain=grain)
     inner = _last_inner(kernel)
     outer = kernel.axes[-1].name if kernel.axes else ""
@@ -102,6 +111,8 @@ def choose_plan(kernel: Kernel, target: Target) -> Plan:
         # Long stretches of each row keep the hardware's prefetching busy.
         wanted = 16 if work < 6 else 4 if work < 24 else 2
         return Plan("columns", outer, lanes, fitting(kernel, outer, lanes, wanted))
+    if outer and reduces_only and _reduces_short_rows(kernel, lanes):
+        return Plan("columns", outer, lanes, 1)
     lanes = _row_lanes(kernel, target) if reduces_only else lanes
     return Plan("rows", "", lanes, 4, together=_rows_together(kernel, lanes, target))
 
@@ -188,6 +199,77 @@ def _transposed_axis(kernel: Kernel, along: str, lanes: int) -> str:
     return best if best and counts[best] else ""
 
 
+def _axis_of_rows(kernel: Kernel, short: str, lanes: int) -> str:
+    """The axis that numbers rows of a few elements, which lie one behind the other in all results; none where something would still
+    be read element by element."""
+    axes = {axis.name: axis for axis in kernel.axes}
+    row = axes[short].extent if short else 0
+    if not isinstance(row, int) or not 2 <= row <= min(SHORT_ROWS, lanes // 2):
+        return ""
+    buffers = {buffer.name: buffer for buffer in kernel.buffers}
+    stores = [address(buffers[s.buffer], s.indices).known for s in kernel.body if isinstance(s, Store)]
+    for name, axis in axes.items():
+        long = not isinstance(axis.extent, int) or axis.extent >= lanes
+        if name == short or not long or any((step(at, short), step(at, name)) != (1, row) for at in stores):
+            continue
+        values = [s.value for s in kernel.body]
+        whole = set(loads_of_rows(kernel, values, name, axes[short]))
+        rest = [node for node in ir.postorder(values) if node.op == "load" and node not in whole]
+        if all(_is_plain(address(buffers[load_parts(n)[0]], load_parts(n)[1]), name) for n in rest):
+            return name
+    return ""
+
+
+def _reduces_short_rows(kernel: Kernel, lanes: int) -> bool:
+    """Whether what is reduced are rows of a few elements, one behind the other along the last outer axis, and nothing else has to be
+    read element by element."""
+    outer = kernel.axes[-1]
+    if isinstance(outer.extent, int) and outer.extent < lanes:
+        return False
+    buffers = {buffer.name: buffer for buffer in kernel.buffers}
+    work = 0
+    for statement in kernel.body:
+        if len(statement.axes) > 1:
+            return False
+        rest = [node for node in ir.postorder([statement.value]) if node.op == "load"]
+        if statement.axes:
+            (inner,) = statement.axes
+            if not isinstance(inner.extent, int) or not 2 <= inner.extent <= min(SHORT_ROWS, lanes // 2):
+                return False
+            work += inner.extent * cost(statement.value)
+            whole = loads_of_rows(kernel, [statement.value], outer.name, inner)
+            rest = [node for node in rest if node not in whole]
+        if not all(_is_plain(address(buffers[load_parts(n)[0]], load_parts(n)[1]), outer.name) for n in rest):
+            return False
+    return work <= 2 * UNROLLED
+
+
+def _is_plain(where: Address, axis: str) -> bool:
+    """Whether lanes along an axis read neighbours, or one element."""
+    return not where.computed and step(where.known, axis) in (0, 1)
+
+
+def loads_of_rows(kernel: Kernel, values: Sequence[Scalar], along: str, short: Axis) -> list[Scalar]:
+    """The loads that walk rows of `short` one behind the other along an axis."""
+    buffers = {buffer.name: buffer for buffer in kernel.buffers}
+    found = []
+    for node in ir.postorder(values):
+        if node.op == "load":
+            name, indices = load_parts(node)
+            where = address(buffers[name], indices)
+            if not where.computed and (step(where.known, short.name), step(where.known, along)) == (1, short.extent):
+                found.append(node)
+    return found
+
+
+def _no_wider(kernel: Kernel, axis: str, lanes: int) -> int:
+    """Lanes no more than a short axis fills: narrow vectors instead of masked ones."""
+    extent = next((a.extent for a in kernel.axes if a.name == axis), 0)
+    if not isinstance(extent, int) or not 2 <= extent < lanes:
+        return lanes
+    return 1 << (extent - 1).bit_length()
+
+
 def _last_inner(kernel: Kernel) -> str:
     return next((s.axes[-1].name for s in kernel.body if s.axes), "")
 
@@ -206,8 +288,15 @@ def _accesses(kernel: Kernel) -> list[tuple[Dim, int]]:
     return found
 
 
-def _steps_of_one(kernel: Kernel, axis: str) -> int:
-    return sum(weight for expression, weight in _accesses(kernel) if step(expression, axis) == 1)
+def _elements_in_order(kernel: Kernel, axis: str) -> int:
+    """How many elements are read and written one after the other if lanes lie along an axis; stores count twice. An access moves
+    one element for each point of the axes it depends on: what the others do not change is read once for all of them."""
+    sizes = {one.name: one.extent if isinstance(one.extent, int) else OPEN_SIZE for one in kernel.axes}
+    found = 0
+    for expression, weight in _accesses(kernel):
+        if step(expression, axis) == 1:
+            found += weight * math.prod(sizes.get(name, 1) for name in symbols(expression))
+    return found
 
 
 def _fitness(kernel: Kernel, axes: Sequence[str]) -> tuple[int, int]:
@@ -222,7 +311,7 @@ def _contiguous_axis(kernel: Kernel, names: Sequence[str]) -> str:
     """The axis along which most accesses are consecutive; the last one for a tie."""
     if not names:
         return ""
-    return max(reversed(names), key=lambda name: _steps_of_one(kernel, name))
+    return max(reversed(names), key=lambda name: _elements_in_order(kernel, name))
 
 
 def vector_axis_last(kernel: Kernel, plan: Plan) -> Kernel:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, Phase
 from pierian.compiler.codegen.combine import State
-from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
+from pierian.compiler.codegen.evaluate import Frame, Scope, first_point, next_point, unravel
 from pierian.compiler.codegen.loops.plan import (
     GRAIN,
     STRETCH,
@@ -79,10 +79,10 @@ class RowEmitter:
             with writer.loop(begin, end):
                 body(Scope(scope.frame, scope))
             return
-        for axis in axes:
-            scope.dim(axis.extent)
-        with writer.loop(begin, end) as loop:
-            body(Scope(scope.frame, scope, unravel(scope, loop.index, axes)))
+        with writer.loop(begin, end, 1, list(first_point(scope, begin, axes).values())) as loop:
+            values = {axis.name: value for axis, value in zip(axes, loop.carried, strict=True)}
+            body(Scope(scope.frame, scope, values))
+            loop.next = list(next_point(scope, values, axes).values())
 
     def _emit_rows(self) -> Phase:
         kernel = self.kernel

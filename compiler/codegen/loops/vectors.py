@@ -8,11 +8,13 @@ from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import Phase
 from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope
-from pierian.compiler.codegen.loops.plan import FEW_VECTORS, GRAIN, STRIPE, UNROLLED, even_share
+from pierian.compiler.codegen.loops.plan import FEW_VECTORS, GRAIN, SHORT_ROWS, STRIPE, UNROLLED, even_share
+from pierian.compiler.codegen.loops.sorted_rows import sorted_rows
 from pierian.compiler.codegen.loops.stripes import StripeEmitter
-from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, like
+from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, is_literal, like
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.kernel.nodes import Axis, Reduce, Store
+from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.schedule.rows import groups
 
 
@@ -87,19 +89,30 @@ class VectorEmitter(StripeEmitter):
         """`axis` from low to high in vectors: `count` of them at a time, then single ones, masked."""
         writer, lanes = scope.writer, self.plan.lanes
         width = lanes * count
-        whole = writer.op("sub nsw", writer.sub(high, low), writer.op("srem", writer.sub(high, low), i64(width)))
-        middle = writer.add(low, whole)
-        with writer.loop(low, middle, width) as loop:
-            body(
-                [
-                    Scope(scope.frame, scope, {axis.name: writer.add(loop.index, i64(lanes * k))}, axis.name)
-                    for k in range(count)
-                ]
-            )
-        with writer.loop(middle, high, lanes) as loop:
-            tail = Scope(scope.frame, scope, {axis.name: loop.index}, axis.name)
-            tail.mask = tail.tail_mask(loop.index, high)
+
+        def vectors(at: Value, number: int) -> None:
+            starts = [writer.add(at, i64(lanes * k)) for k in range(number)]
+            body([Scope(scope.frame, scope, {axis.name: start}, axis.name) for start in starts])
+
+        def rest(at: Value) -> None:
+            tail = Scope(scope.frame, scope, {axis.name: at}, axis.name)
+            tail.mask = tail.tail_mask(at, high)
             body([tail])
+
+        if is_literal(low) and is_literal(high) and int(high.text) - int(low.text) < 2 * width:
+            # Known to be short: no loops.
+            whole, left = divmod(int(high.text) - int(low.text), lanes)
+            for done in range(0, whole, count):
+                vectors(writer.add(low, i64(lanes * done)), min(count, whole - done))
+            if left:
+                rest(writer.add(low, i64(lanes * whole)))
+            return
+        beyond = writer.op("srem", writer.sub(high, low), i64(width))
+        middle = writer.add(low, writer.op("sub nsw", writer.sub(high, low), beyond))
+        with writer.loop(low, middle, width) as loop:
+            vectors(loop.index, count)
+        with writer.loop(middle, high, lanes) as loop:
+            rest(loop.index)
 
     def _pointwise_body(self, outer: Scope, scopes: list[Scope]) -> None:
         for statement in self.kernel.body:
@@ -160,8 +173,13 @@ class VectorEmitter(StripeEmitter):
 
             extent = axes[0].extent
             if unrolled and isinstance(extent, int):
+                known = [self._known_rows(scope, reduces) for scope in inside] if extent <= SHORT_ROWS else []
                 for point in range(extent):
-                    carried = at(i64(point), carried)
+                    points = [Scope(s.frame, s, {axis.name: i64(point) for axis in axes}) for s in inside]
+                    for scope, rows in zip(points, known, strict=bool(known)):
+                        for load, vectors in rows.items():
+                            scope.define(load, vectors[point])
+                    carried = nest(depth + 1, points, carried)
                 return carried
             low, high = (i64(0), outer.dim(extent)) if depth or span is None else span
             if depth < len(reduces[0].axes) - 1:
@@ -198,6 +216,15 @@ class VectorEmitter(StripeEmitter):
             ]
         )
         return [[placed(r, next(merged)) for r in reduces] for _ in scopes]
+
+    def _known_rows(self, column: Scope, reduces: Sequence[Reduce]) -> dict[Scalar, list[Value]]:
+        """What is read of whole rows of a few elements, place by place."""
+        along = self.kernel.axes[-1].name
+        found: dict[Scalar, list[Value]] = {}
+        for reduce in reduces:
+            if len(reduce.axes) == 1:
+                found |= sorted_rows(self.kernel, column, [reduce.value], reduce.axes[0], along)
+        return found
 
     def _copies(self, scopes: Sequence[Scope], reduces: Sequence[Reduce]) -> int:
         """Points of the innermost axis whose states are kept apart, a power of two: so many that additions need not wait for
