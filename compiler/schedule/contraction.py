@@ -49,6 +49,10 @@ LITTLE_WASTE = 32
 # Multiplications from which there should be enough tasks for several threads, and how many are enough.
 SHARED_WORK = 1 << 20
 ENOUGH_TASKS = 16
+# A sum is split over tasks where results are so few; and the products that each share has, at least, so that adding up the shares
+# costs little.
+FEW_RESULTS = 1 << 16
+LONG = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ class Tiling:
             `rows`, nb columns.
         kb, sb: what is summed between two visits of a tile: kb along k at each of sb points of the segments;
             with sb above 1, kb is all of k.
+        splits: into how many shares, at most, a sum is split over tasks.
         lhs_in_place: the tile reads lhs where it lies.
         rhs_in_place: the tile reads rhs where it lies: `never`, `always`, or with `few rows`, decided in each run; `panels` where
             it is packed already.
@@ -139,6 +144,7 @@ class Tiling:
     nb: int
     kb: int
     sb: int
+    splits: int
     lhs_in_place: bool
     rhs_in_place: str
     few_rows: int
@@ -276,7 +282,8 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     most = min(14, max(1, (target.vector_registers - vectors - 1) // vectors))
     mr = _best_rows(m, most) if isinstance(m, int) else most
     near = target.l2 // NEAR_SHARE // itemsize
-    kb, sb = _depth_blocks(roles, max(CHAIN, near // (FEW_TILES * mr)))
+    deepest = max(CHAIN, near // (FEW_TILES * mr))
+    kb, sb = _depth_blocks(roles, deepest)
     lhs_in_place = _reads_lhs_in_place(roles, mr, itemsize)
     tail = m % mr if isinstance(m, int) else 0
     if isinstance(m, int) and tail and not lhs_in_place and (mr - tail) * LITTLE_WASTE <= m:
@@ -285,13 +292,19 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     nb = max(nr, min(TASK_COLUMNS if isinstance(m, int) else OPEN_COLUMNS, near // (mb * rb)) // nr * nr)
     if isinstance(n, int):
         nb = even_blocks(max(n, 1), nb, nr)
-    mb, rb, nb = _enough_tasks(roles, mr, nr, mb, rb, nb)
+    splits = _splits(roles, mb, rb, nb)
+    if splits > 1:
+        share = -(-roles.depth // splits) if isinstance(roles.depth, int) else LONG
+        kb, sb = _depth_blocks(roles, even_blocks(share, deepest, 1))
+    mb, rb, nb = _enough_tasks(roles, mr, nr, mb, rb, nb, splits)
     few_rows = rows_in_place(roles, target, itemsize, kb)
     rhs_in_place = _reads_rhs_in_place(roles, target, itemsize, few_rows)
     ahead = _ahead(roles, target, itemsize, nr, rb * -(-mb // mr), rhs_in_place)
     chain = max(1, CHAIN // kb) if lhs_in_place and sb > 1 else even_blocks(kb * sb, CHAIN, UNROLL)
     low = mr // 2 + 1 if mr > 2 and not isinstance(m, int) else 0
-    return Tiling(lanes, mr, nr, tail, low, mb, rb, nb, kb, sb, lhs_in_place, rhs_in_place, few_rows, ahead, chain)
+    return Tiling(
+        lanes, mr, nr, tail, low, mb, rb, nb, kb, sb, splits, lhs_in_place, rhs_in_place, few_rows, ahead, chain
+    )
 
 
 def block_height(roles: Roles, tiling: Tiling) -> Dim:
@@ -352,7 +365,21 @@ def _row_blocks(roles: Roles, mr: int, most: int) -> tuple[int, int]:
     return mb, even_blocks(max(count, 1), rb, 1) if isinstance(count, int) else rb
 
 
-def _enough_tasks(roles: Roles, mr: int, nr: int, mb: int, rb: int, nb: int) -> tuple[int, int, int]:
+def _splits(roles: Roles, mb: int, rb: int, nb: int) -> int:
+    """Into how many shares each sum is split, at most, where blocks alone would be too few tasks and results are few."""
+    m, n, count, batch, depth = roles.m.extent, roles.n.extent, roles.row_count, roles.batch_count, roles.depth
+    if not (isinstance(m, int) and isinstance(n, int) and isinstance(count, int) and isinstance(batch, int)):
+        return 1
+    if not 0 < batch * count * m * n <= FEW_RESULTS:
+        return 1
+    tasks = batch * -(-count // rb) * -(-m // mb) * -(-n // nb)
+    shares = ENOUGH_TASKS // tasks
+    if isinstance(depth, int):
+        shares = min(shares, depth // LONG) if batch * count * m * n * depth >= SHARED_WORK else 1
+    return max(1, shares)
+
+
+def _enough_tasks(roles: Roles, mr: int, nr: int, mb: int, rb: int, nb: int, splits: int) -> tuple[int, int, int]:
     """Smaller blocks where all sizes are known and there would be too few tasks to share out."""
     m, n, count = roles.m.extent, roles.n.extent, roles.row_count
     batch, depth = roles.batch_count, roles.depth
@@ -362,7 +389,7 @@ def _enough_tasks(roles: Roles, mr: int, nr: int, mb: int, rb: int, nb: int) -> 
         return mb, rb, nb
 
     def tasks() -> int:
-        return batch * -(-count // rb) * -(-m // mb) * -(-n // nb)
+        return splits * batch * -(-count // rb) * -(-m // mb) * -(-n // nb)
 
     while tasks() < ENOUGH_TASKS:
         if nb > 2 * nr:

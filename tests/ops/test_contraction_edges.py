@@ -87,6 +87,39 @@ def test_long_sums_are_as_accurate_as_those_of_numpy(depth: int) -> None:
     assert np.std(found - exact) <= 1.1 * np.std(a @ b - exact)
 
 
+@pytest.mark.parametrize(("batch", "m", "n", "k"), [(1, 5, 70, 6100), (3, 20, 17, 1700), (1, 61, 90, 3001)])
+def test_long_sums_of_few_results_are_split(batch: int, m: int, n: int, k: int) -> None:
+    """Whether or not the length is known, with an epilogue and without, and in the same way for any number of threads."""
+    for dtype in ("float32", "float64", "int32"):
+        rng = np.random.default_rng(k)
+        a, b = rng.integers(-4, 5, (batch, k, m)).astype(dtype), rng.integers(-4, 5, (batch, k, n)).astype(dtype)
+        c = rng.standard_normal((batch, k, n)).astype(dtype)
+        for depth in (k, None):
+            results = []
+            for threads in (1, 2, 3, 8) if dtype == "float32" else (2,):
+                graph = tf.Graph()
+                with graph.as_default():
+                    x, y = tf.placeholder(dtype, (batch, depth, m)), tf.placeholder(dtype, (batch, depth, n))
+                    z = tf.matmul(x, y, transpose_a=True)
+                    fetches = [z, tf.matmul(x * tf.constant(2, dtype), y, transpose_a=True) + z]
+                if threads == 2:
+                    notes = [
+                        note
+                        for _, code in compile_graph(graph, feeds=[x, y], fetches=fetches).image.kernels.values()
+                        for note in code.schedule
+                    ]
+                    assert sum("splits" in note for note in notes) == 2, notes
+                with tf.Session(graph, threads=threads) as session:
+                    results.append(session.run(fetches, {x: a, y: c}))
+                    found = session.run(fetches, {x: a, y: b})
+                    none = session.run(z, {x: a[:, :0], y: b[:, :0]}) if depth is None else 0
+                wanted = a.swapaxes(1, 2) @ b
+                np.testing.assert_array_equal(found[0], wanted)
+                np.testing.assert_array_equal(found[1], 3 * wanted)
+                assert not np.any(none)
+            assert all(one.tobytes() == two.tobytes() for one, two in zip(results[0], results[-1], strict=True))
+
+
 @pytest.mark.parametrize(
     ("left", "right"),
     [

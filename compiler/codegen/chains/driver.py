@@ -49,7 +49,7 @@ def _packer(
 ) -> RhsPacker:
     """The phase that packs a right operand into panels of `nr` columns."""
     tiling = Tiling(
-        blocks.lanes, blocks.mr, nr, tail=0, low=0, mb=blocks.mr, rb=1, nb=nr, kb=DEPTH, sb=1, lhs_in_place=False,
+        blocks.lanes, blocks.mr, nr, tail=0, low=0, mb=blocks.mr, rb=1, nb=nr, kb=DEPTH, sb=1, splits=1, lhs_in_place=False,
         rhs_in_place="never", few_rows=0, ahead=0, chain=chain_length(roles.depth),
     )  # fmt: skip
     return RhsPacker(name, kernel, roles, tiling, target.isa, offset)  # type: ignore[arg-type]

@@ -2,12 +2,14 @@
 
 A task walks the reduced axes part by part: lhs is packed into the worker's scratch memory where it is not read in place, then the
 microkernel runs over the tiles. Sums that are not complete wait in scratch; after the last part the epilogue takes them row by row,
-in vectors. The order of additions depends on sizes only.
+in vectors. Shares of a sum that is split are left in shared memory, for the third phase to add up. The order of additions depends on
+sizes only.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
@@ -21,7 +23,9 @@ from pierian.compiler.codegen.contraction.parts import (
     panel_elements,
     part_at,
     part_count,
+    parts_of_split,
     reads_rhs_in_place,
+    split_count,
 )
 from pierian.compiler.codegen.contraction.results import Place, ResultWriter
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
@@ -51,15 +55,18 @@ class _Block:
 class BlockEmitter:
     """Writes the function `name`."""
 
-    def __init__(self, name: str, kernel: Kernel, roles: Roles, tiling: Tiling, isa: str) -> None:
+    def __init__(self, name: str, kernel: Kernel, roles: Roles, tiling: Tiling, isa: str, offset: Dim = 0) -> None:
+        """`offset`: where in shared memory sums that are split begin, in bytes."""
         self.writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=isa)
         self.frame = Frame(self.writer, kernel, tiling.lanes, Dependencies())
         self.roles = roles
         self.tiling = tiling
+        self.offset = offset
         self.dtype = roles.reduce.value.dtype
         self.results = ResultWriter(self.frame, kernel, roles, tiling)
-        self.single = part_count(roles, tiling) == 1
         t = tiling
+        self.split = t.splits > 1
+        self.single = part_count(roles, t) == 1 and not self.split
         if t.lhs_in_place:
             assert roles.lhs_steps is not None
             self.row_step, self.depth_step = roles.lhs_steps
@@ -76,13 +83,29 @@ class BlockEmitter:
         self.has_narrow = isinstance(n, int) and t.nr == 2 * t.lanes and n > t.nr and 0 < n % t.nr <= t.lanes
         size = self.dtype.itemsize
         self.sums_offset = _aligned(t.rb * self.point_elements * size)
-        self.table_offset = self.sums_offset + (0 if self.single else _aligned(t.rb * t.mb * t.nb * size))
+        waiting = 0 if self.single or self.split else _aligned(self.sums_size * size)
+        self.table_offset = self.sums_offset + waiting
+
+    @property
+    def blocks(self) -> Dim:
+        """How many blocks at one point of the batch."""
+        r, t = self.roles, self.tiling
+        return ceildiv(r.row_count, t.rb) * ceildiv(r.m.extent, t.mb) * ceildiv(r.n.extent, t.nb)
 
     @property
     def tasks(self) -> Dim:
-        """How many blocks."""
-        r, t = self.roles, self.tiling
-        return r.batch_count * ceildiv(r.row_count, t.rb) * ceildiv(r.m.extent, t.mb) * ceildiv(r.n.extent, t.nb)
+        """How many blocks and splits of them, the splits slower than the blocks."""
+        return self.roles.batch_count * split_count(self.roles, self.tiling) * self.blocks
+
+    @property
+    def sums_size(self) -> int:
+        """Elements of the sums of a block."""
+        return self.tiling.rb * self.tiling.mb * self.tiling.nb
+
+    @property
+    def shared(self) -> Dim:
+        """Bytes of shared memory for the sums that are split."""
+        return self.tasks * (self.sums_size * self.dtype.itemsize) if self.split else 0
 
     @property
     def scratch(self) -> Dim:
@@ -139,35 +162,58 @@ class BlockEmitter:
 
     def _tasks(self, scope: Scope) -> None:
         w, r, t = self.writer, self.roles, self.tiling
-        rows, columns, points = scope.dim(r.m.extent), scope.dim(r.n.extent), scope.dim(r.row_count)
-        row_blocks, most_rows = scope.dim(ceildiv(r.m.extent, t.mb)), scope.dim(block_height(r, t))
-        point_blocks = scope.dim(ceildiv(r.row_count, t.rb))
-        column_blocks = scope.dim(ceildiv(r.n.extent, t.nb))
-        # Neighbouring tasks share the block of columns: rhs stays in cache.
+        blocks, splits = self._look_up_sizes(scope)
         with w.loop(w.arg("begin"), w.arg("end")) as task:
-            rest = task.index
-            row_block, rest = self._divide(rest, row_blocks)
-            point_block, rest = self._divide(rest, point_blocks)
-            column_block, rest = self._divide(rest, column_blocks)
-            values = unravel(scope, rest, r.batch)
-            number = i64(0)
-            for axis in r.rhs_batch:
-                number = w.add(w.mul(number, scope.dim(axis.extent)), values[axis.name])
-            first_row = w.mul(row_block, most_rows)
-            height = w.minimum(w.sub(rows, first_row), most_rows)
-            first_point = w.mul(point_block, i64(t.rb))
-            first_column = w.mul(column_block, i64(t.nb))
-            block = _Block(
-                first_row, height, self._tall(height),
-                first_point, w.minimum(w.sub(points, first_point), i64(t.rb)) if r.rows else i64(1),
-                first_column, w.minimum(w.sub(columns, first_column), i64(t.nb)), number,
-            )  # fmt: skip
-            inside = Scope(self.frame, scope, values)
-            with each(inside, scope.dim(part_count(r, t))) as index:
-                part = part_at(scope, r, t, index)
+            rest, split = task.index, i64(0)
+            if self.split:
+                number, rest = self._divide(rest, blocks)
+                split, rest = self._divide(rest, splits)
+                rest = w.add(w.mul(rest, blocks), number)
+                self.sums = self._shared_sums(scope, task.index)
+            inside, block = self._block(scope, rest)
+            begin, end = parts_of_split(scope, r, t, split)
+            with each(inside, w.sub(end, begin)) as index:
+                part = part_at(scope, r, t, w.add(begin, index), begin, end)
                 if not t.lhs_in_place:
                     self._pack_lhs(inside, block, part)
                 self._tiles(inside, block, part)
+
+    def _look_up_sizes(self, scope: Scope) -> tuple[Value, Value]:
+        """All that tasks are numbered by, computed before the first; of it the blocks and the splits of each."""
+        r, t = self.roles, self.tiling
+        in_blocks = (ceildiv(r.m.extent, t.mb), ceildiv(r.row_count, t.rb), ceildiv(r.n.extent, t.nb))
+        for size in (*in_blocks, block_height(r, t), self.offset if self.split else 0):
+            scope.dim(size)
+        return scope.dim(self.blocks), scope.dim(split_count(r, t))
+
+    def _shared_sums(self, scope: Scope, task: Value) -> Value:
+        """Where the sums of a task begin that are split."""
+        w = self.writer
+        first = w.gep(self.frame.parameters.shared, "i8", scope.dim(self.offset))
+        return w.gep(first, self.dtype.llvm, w.mul(task, i64(self.sums_size)))
+
+    def _block(self, scope: Scope, rest: Value) -> tuple[Scope, _Block]:
+        """The block of a number, and a scope with its point of the batch. Neighbours share columns: rhs stays in cache."""
+        w, r, t = self.writer, self.roles, self.tiling
+        rows, columns, points = scope.dim(r.m.extent), scope.dim(r.n.extent), scope.dim(r.row_count)
+        most_rows = scope.dim(block_height(r, t))
+        row_block, rest = self._divide(rest, scope.dim(ceildiv(r.m.extent, t.mb)))
+        point_block, rest = self._divide(rest, scope.dim(ceildiv(r.row_count, t.rb)))
+        column_block, rest = self._divide(rest, scope.dim(ceildiv(r.n.extent, t.nb)))
+        values = unravel(scope, rest, r.batch)
+        number = i64(0)
+        for axis in r.rhs_batch:
+            number = w.add(w.mul(number, scope.dim(axis.extent)), values[axis.name])
+        first_row = w.mul(row_block, most_rows)
+        height = w.minimum(w.sub(rows, first_row), most_rows)
+        first_point = w.mul(point_block, i64(t.rb))
+        first_column = w.mul(column_block, i64(t.nb))
+        block = _Block(
+            first_row, height, self._tall(height),
+            first_point, w.minimum(w.sub(points, first_point), i64(t.rb)) if r.rows else i64(1),
+            first_column, w.minimum(w.sub(columns, first_column), i64(t.nb)), number,
+        )  # fmt: skip
+        return Scope(self.frame, scope, values), block
 
     def _tall(self, height: Value) -> Value:
         """Rows of a block that tiles of full height take. A last tile takes what is left, or low tiles do, as many as leave the
@@ -228,9 +274,7 @@ class BlockEmitter:
                 values = unravel(self.outermost, w.add(block.first_point, point), self.roles.rows)
                 inside = Scope(self.frame, scope, values)
                 lhs = self._lhs_address(inside, block, part, point)
-                # Tiles whose sums wait lie one after the other, each mr x nr.
-                offset = w.add(w.mul(column.index, i64(t.rb * t.mb)), w.mul(point, i64(t.mb * t.nr)))
-                sums = w.gep(self.sums, self.dtype.llvm, offset)
+                sums = self._waiting(point, column.index)
 
                 def tile(height: int, row: Value, point: Value = point) -> None:
                     number = w.add(w.mul(point, i64(t.mb // t.mr)), w.op("sdiv", row, i64(t.mr)))
@@ -238,14 +282,25 @@ class BlockEmitter:
                         inside, block, part, height, row, lhs, rhs, following, number, sums, first_column, columns
                     )
 
-                with w.loop(i64(0), block.tall, t.mr) as row:
-                    tile(t.mr, row.index)
-                if t.tail:
-                    with w.when(w.cmp("icmp slt", block.tall, block.height)):
-                        tile(t.tail, block.tall)
-                elif t.low:
-                    with w.loop(block.tall, block.height, t.low) as row:
-                        tile(t.low, row.index)
+                self._each_tile(block, tile)
+
+    def _waiting(self, point: Value, column: Value) -> Value:
+        """Where the sums of a column of tiles wait: one tile after the other, each mr x nr."""
+        w, t = self.writer, self.tiling
+        offset = w.add(w.mul(column, i64(t.rb * t.mb)), w.mul(point, i64(t.mb * t.nr)))
+        return w.gep(self.sums, self.dtype.llvm, offset)
+
+    def _each_tile(self, block: _Block, tile: Callable[[int, Value], None]) -> None:
+        """Calls `tile` with the height and first row of every tile of a column."""
+        w, t = self.writer, self.tiling
+        with w.loop(i64(0), block.tall, t.mr) as row:
+            tile(t.mr, row.index)
+        if t.tail:
+            with w.when(w.cmp("icmp slt", block.tall, block.height)):
+                tile(t.tail, block.tall)
+        elif t.low:
+            with w.loop(block.tall, block.height, t.low) as row:
+                tile(t.low, row.index)
 
     def _tile(
         self, scope: Scope, block: _Block, part: Part, height: int, row: Value, lhs: Value, rhs: tuple[Value, Value],
@@ -256,10 +311,9 @@ class BlockEmitter:
         tile = self.tile if self.single else w.gep(sums, self.dtype.llvm, w.mul(row, i64(t.nr)))
         last = TRUE if self.single else part.last
         resume = FALSE if self.single else w.negated(part.first)
-        rows = i64(height) if height == t.tail else w.minimum(w.sub(block.height, row), i64(height))
-        place = Place(w.add(block.first_row, row), first_column, rows, columns)
+        place = self._place(block, row, height, first_column, columns)
         target, distance, stored = tile, i64(t.nr), FALSE
-        direct = self.results.direct(scope, place, height)
+        direct = None if self.split else self.results.direct(scope, place, height)
         if direct is not None:
             stored = w.both(last, direct[0])
             target, distance = w.select(stored, direct[1], tile), w.select(stored, direct[2], distance)
@@ -274,10 +328,17 @@ class BlockEmitter:
             if chosen != FALSE:
                 with w.when(chosen):
                     w.call(micro_name(self.dtype, self._micro(height, narrow)), "void", arguments)
-        waiting = w.both(last, w.negated(stored))
+        waiting = FALSE if self.split else w.both(last, w.negated(stored))
         if waiting != FALSE:
             with w.when(waiting):
                 self.results.epilogue(scope, tile, place, height)
+
+    def _place(self, block: _Block, row: Value, height: int, first_column: Value, columns: Value) -> Place:
+        """Of the tile from row `row` of a block on."""
+        w = self.writer
+        exact = height == self.tiling.tail
+        rows = i64(height) if exact else w.minimum(w.sub(block.height, row), i64(height))
+        return Place(w.add(block.first_row, row), first_column, rows, columns)
 
     def _ahead(self, part: Part, tile: Value, following: Value, stride: Value) -> Value:
         """What of the panel that is read next one tile of a column fetches: they share it out."""

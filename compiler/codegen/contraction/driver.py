@@ -10,6 +10,7 @@ from pierian.compiler.codegen.contraction.dots import emit_dots
 from pierian.compiler.codegen.contraction.lanewise import emit_lanewise
 from pierian.compiler.codegen.contraction.rhs import RhsPacker
 from pierian.compiler.codegen.contraction.small import SMALL_PACKING, SMALL_WORK, is_at_most
+from pierian.compiler.codegen.contraction.splits import SplitFinisher
 from pierian.compiler.codegen.contraction.streams import emit_stream
 from pierian.compiler.codegen.contraction.winograd import emit_winograd
 from pierian.compiler.codegen.loops.emit import emit_loop
@@ -81,7 +82,8 @@ def _emit_general(kernel: Kernel, name: str, roles: Roles, winograd: Winograd | 
     tiling = choose_tiling(roles, target)
     expanded, roles = _expanded(kernel, roles)
     packer = RhsPacker(f"{name}_p", expanded, roles, tiling, target.isa)
-    blocks = BlockEmitter(f"{name}_f", expanded, roles, tiling, target.isa)
+    packed = packer.elements * roles.reduce.value.dtype.itemsize
+    blocks = BlockEmitter(f"{name}_f", expanded, roles, tiling, target.isa, packed)
     work = roles.batch_count * roles.row_count * roles.m.extent * roles.n.extent * roles.depth
     small = is_at_most(work, SMALL_WORK)
     phases, functions = [], []
@@ -91,11 +93,14 @@ def _emit_general(kernel: Kernel, name: str, roles: Roles, winograd: Winograd | 
     functions.append(blocks.emit())
     parts = [*blocks.microkernels(), *packer.helpers()]
     phases.append(Phase(f"{name}_f", blocks.tasks, small))
+    if blocks.split:
+        finisher = SplitFinisher(f"{name}_s", expanded, roles, tiling, target.isa, packed)
+        functions.append(finisher.emit())
+        phases.append(Phase(f"{name}_s", finisher.tasks, small))
     declarations = frozenset().union(*(function.declarations for function in (*functions, *parts)))
     text = "".join(function.finish() for function in functions)
-    shared = packer.elements * roles.reduce.value.dtype.itemsize
     return KernelCode(
-        text, declarations, tuple(phases), shared, blocks.scratch, (_note(roles, tiling, winograd),),
+        text, declarations, tuple(phases), packed + blocks.shared, blocks.scratch, (_note(roles, tiling, winograd),),
         tuple((part.name, part.finish()) for part in parts),
     )  # fmt: skip
 
@@ -125,8 +130,9 @@ def _note(roles: Roles, tiling: Tiling, winograd: Winograd | None) -> str:
     low = f" or {t.low}" if t.low else ""
     block = f"{t.rb} x {t.mb}" if r.rows else f"{t.mb}"
     refused = f"; winograd would take {winograd.share:.2f} of the time" if winograd else ""
+    splits = f"; sums in up to {t.splits} splits" if t.splits > 1 else ""
     chains = f"chains of {t.chain}{' segments' if t.lhs_in_place and t.sb > 1 else ''}"
     return (
         f"contraction {rows} x {r.n.extent} x {depth}, tile {t.mr}{low} x {t.nr}, block {block} x {t.nb} x {t.part} in {chains}, "
-        f"lhs {lhs}, rhs {rhs}{refused}"
+        f"lhs {lhs}, rhs {rhs}{splits}{refused}"
     )

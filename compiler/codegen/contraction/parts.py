@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.writer import Value, i64
-from pierian.compiler.dim import Dim, ceildiv, maximum
-from pierian.compiler.schedule.contraction import Roles, Tiling
+from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum
+from pierian.compiler.schedule.contraction import LONG, Roles, Tiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Part:
         segment, segments: first point of the segment axes, and how many.
         start, count: first point of k, and how many, at each of them.
         row: how many products come before it in the whole sum.
-        first, last: whether nothing has been summed before, and whether nothing is left after it.
+        first, last: whether its task has summed nothing before, and whether nothing is left to its task after it.
     """
 
     segment: Value
@@ -38,7 +38,8 @@ def outermost(frame: Frame, roles: Roles, tiling: Tiling) -> Scope:
     axes = (*roles.batch, *roles.rows, roles.m, roles.n, *roles.segments, roles.k)
     for size in (
         *(axis.extent for axis in axes), roles.segment_count, _depth_blocks(roles, tiling),
-        part_count(roles, tiling), panel_elements(roles, tiling), panel_count(roles, tiling), roles.rhs_step or 0, roles.row_count,
+        part_count(roles, tiling), parts_in_task(roles, tiling), split_count(roles, tiling),
+        panel_elements(roles, tiling), panel_count(roles, tiling), roles.rhs_step or 0, roles.row_count,
     ):  # fmt: skip
         scope.dim(size)
     return scope
@@ -54,8 +55,33 @@ def _depth_blocks(roles: Roles, tiling: Tiling) -> Dim:
     return 1 if tiling.sb > 1 else maximum(ceildiv(roles.k.extent, tiling.kb), 1)
 
 
-def part_at(scope: Scope, roles: Roles, tiling: Tiling, index: Value) -> Part:
-    """The part of an index; `scope` is the outermost."""
+def parts_in_task(roles: Roles, tiling: Tiling) -> Dim:
+    """How many parts a task sums, at most: all, or of a sum that is split a share worth a task of its own."""
+    parts = part_count(roles, tiling)
+    return parts if tiling.splits == 1 else maximum(ceildiv(parts, tiling.splits), ceildiv(LONG, tiling.part))
+
+
+def split_count(roles: Roles, tiling: Tiling) -> Dim:
+    """Into how many tasks a sum is split."""
+    if tiling.splits == 1:
+        return 1
+    share = parts_in_task(roles, tiling)
+    return floordiv(part_count(roles, tiling) + share - 1, share)
+
+
+def parts_of_split(scope: Scope, roles: Roles, tiling: Tiling, split: Value) -> tuple[Value, Value]:
+    """The first part of a split and the one after its last; `scope` is the outermost."""
+    w = scope.writer
+    parts = scope.dim(part_count(roles, tiling))
+    if tiling.splits == 1:
+        return i64(0), parts
+    share = scope.dim(parts_in_task(roles, tiling))
+    begin = w.mul(split, share)
+    return begin, w.minimum(w.add(begin, share), parts)
+
+
+def part_at(scope: Scope, roles: Roles, tiling: Tiling, index: Value, begin: Value, end: Value) -> Part:
+    """The part of an index, of those from `begin` on and before `end` that a task sums; `scope` is the outermost."""
     w = scope.writer
     depth = scope.dim(roles.k.extent)
     total = scope.dim(roles.segment_count)
@@ -70,9 +96,8 @@ def part_at(scope: Scope, roles: Roles, tiling: Tiling, index: Value) -> Part:
     segment = w.mul(group, i64(tiling.sb))
     segments = w.minimum(w.sub(total, segment), i64(tiling.sb)) if roles.segments else i64(1)
     row = w.add(w.mul(segment, depth), start)
-    parts = scope.dim(part_count(roles, tiling))
-    first = w.cmp("icmp eq", index, i64(0))
-    last = w.cmp("icmp eq", w.add(index, i64(1)), parts)
+    first = w.cmp("icmp eq", index, begin)
+    last = w.cmp("icmp eq", w.add(index, i64(1)), end)
     return Part(segment, segments, start, count, row, first, last)
 
 

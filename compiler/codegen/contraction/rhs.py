@@ -107,7 +107,7 @@ class RhsPacker:
     def _pack(self, scope: Scope, index: Value, first: Value, width: Value, place: Value) -> None:
         w, r, t = self.writer, self.roles, self.tiling
         sizes = self.outermost
-        part = part_at(sizes, r, t, index)
+        part = part_at(sizes, r, t, index, i64(0), sizes.dim(part_count(r, t)))
         pack = pack_panels if r.columns_contiguous else pack_transposed
         panel = w.gep(self.panels, r.rhs.dtype.llvm, place)
         with each(scope, part.segments) as segment:
