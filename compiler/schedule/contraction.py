@@ -21,8 +21,9 @@ NO_COLUMNS = Axis("%n_", 1)
 UNROLL = 4
 # Bytes of a cache line.
 LINE = 64
-# Rows up to which rhs is read in place; products with more rows pay for packing it. So do those with fewer where the rows of a panel
-# share so few sets of the second-level cache that each tile fetches them from further away.
+# Rows up to which rhs is read in place, and so much of k at a time that a panel stays in the second-level cache; products with more
+# rows pay for packing it. So do those with fewer where the rows of a panel share too few sets of the cache. An open number of rows
+# counts as few: the more there are, the less it matters.
 FEW_ROWS = 256
 FEW_ROWS_IN_FEW_SETS = 64
 # Ways of a second-level cache.
@@ -283,6 +284,8 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     mr = _best_rows(m, most) if isinstance(m, int) else most
     near = target.l2 // NEAR_SHARE // itemsize
     deepest = max(CHAIN, near // (FEW_TILES * mr))
+    if _has_few_rows(roles) and _rows_held(roles.rhs_step, target, itemsize) >= CHAIN:
+        deepest = min(deepest, _rows_held(roles.rhs_step, target, itemsize))
     kb, sb = _depth_blocks(roles, deepest)
     lhs_in_place = _reads_lhs_in_place(roles, mr, itemsize)
     tail = m % mr if isinstance(m, int) else 0
@@ -419,7 +422,13 @@ def rows_in_place(roles: Roles, target: Target, itemsize: int, kb: int) -> int:
     """Rows up to which rhs is read in place, `kb` of its own rows at a time."""
     if roles.rhs_step is None:
         return 0
-    return FEW_ROWS if _sets_hold(roles.rhs_step, kb, target, itemsize) else FEW_ROWS_IN_FEW_SETS
+    return FEW_ROWS if kb <= _rows_held(roles.rhs_step, target, itemsize) else FEW_ROWS_IN_FEW_SETS
+
+
+def _has_few_rows(roles: Roles) -> bool:
+    """Whether the number of rows, open perhaps, is such that packing rhs is too dear."""
+    m = roles.m.extent * roles.row_count
+    return not isinstance(m, int) or m <= FEW_ROWS
 
 
 def _reads_rhs_in_place(roles: Roles, target: Target, itemsize: int, few_rows: int) -> str:
@@ -430,7 +439,7 @@ def _reads_rhs_in_place(roles: Roles, target: Target, itemsize: int, few_rows: i
     m = roles.m.extent * roles.row_count
     if isinstance(m, int):
         return "always" if m <= few_rows or _stays_near(roles, target, itemsize) else "never"
-    return "few rows"
+    return "always" if few_rows == FEW_ROWS else "few rows"
 
 
 def _stays_near(roles: Roles, target: Target, itemsize: int) -> bool:
@@ -438,10 +447,12 @@ def _stays_near(roles: Roles, target: Target, itemsize: int) -> bool:
     size, depth, distance = roles.n.extent * roles.depth * itemsize, roles.depth, roles.rhs_step
     if not (isinstance(size, int) and isinstance(depth, int) and distance is not None) or size > target.l2:
         return False
-    return _sets_hold(distance, depth, target, itemsize)
+    return depth <= _rows_held(distance, target, itemsize)
 
 
-def _sets_hold(distance: Dim, rows: int, target: Target, itemsize: int) -> bool:
-    """Whether so many rows, so many elements apart, stay in the second-level cache: they do not share too few sets."""
+def _rows_held(distance: Dim | None, target: Target, itemsize: int) -> int:
+    """How many rows, so many elements apart, have sets of the second-level cache to stay in; 0 where that is not known."""
+    if not isinstance(distance, int):
+        return 0
     period = target.l2 // WAYS
-    return isinstance(distance, int) and rows <= WAYS * period // math.gcd(period, max(distance, 1) * itemsize)
+    return WAYS * period // math.gcd(period, max(distance, 1) * itemsize)
