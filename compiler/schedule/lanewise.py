@@ -92,6 +92,8 @@ def _neighbours(kernel: Kernel, roles: Roles, axis: Axis, lanes: int, target: Ta
     both = axis.name in depends.of(roles.lhs) and axis.name in depends.of(roles.rhs)
     if not both or axis not in roles.batch or (roles.m.extent == 1 and roles.n.extent == 1):
         return None
+    if len(roles.reduce.axes) > 1:  # a tile walks one run along k; windows have several
+        return None
     if any(step(known, axis.name) not in (0, 1) for known in _places(kernel)):
         return None
     if any(computed for _, _, computed in _accesses(kernel)):
