@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass, field
 
 
-def _verify_default() -> bool:
+def verification_is_asked() -> bool:
+    """Whether the environment has the compiler check what it makes at every step."""
     return os.environ.get("PIERIAN_VERIFY", "0") not in ("", "0")
 
 
@@ -17,7 +18,7 @@ class CompileOptions:
     Attributes:
         disable: names of passes that are left out.
         fold_limit: elements above which a constant result is not computed ahead of time.
-        verify: check the graph after every pass (`PIERIAN_VERIFY=1` turns it on).
+        verify: check the graph after every pass (`PIERIAN_VERIFY=1` turns it on, and the check of LLVM's modules).
         fuse: whether operators share kernels.
         reuse_memory: whether temporaries take over the memory of those nobody reads any more.
         in_place: whether variables and temporaries are overwritten where nobody needs the old value any more.
@@ -26,7 +27,7 @@ class CompileOptions:
 
     disable: tuple[str, ...] = ()
     fold_limit: int = 4096
-    verify: bool = field(default_factory=_verify_default)
+    verify: bool = field(default_factory=verification_is_asked)
     fuse: bool = True
     reuse_memory: bool = True
     in_place: bool = True

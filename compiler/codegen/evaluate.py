@@ -132,7 +132,7 @@ class Scope:
         self.aligned: bool = aligned or (parent.aligned if parent else False)
         self._memo: dict[Scalar, Value] = {}
         self._splats: dict[Scalar, Value] = {}
-        self._dims: dict[Dim, Value] = {}
+        self._dims: dict[Dim, tuple[Value, int]] = {}  # and in which of the writer's regions they were computed
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -186,18 +186,22 @@ class Scope:
         """A size or the lane-0 value of an index."""
         if isinstance(expression, int):
             return i64(expression)
-        found = self._dims.get(expression)
+        names = symbols(expression)
+        scope: Scope = self
+        while (found := scope._known_dim(expression)) is None:
+            parent = scope.parent
+            if parent is None or any(parent.values.get(name) is not scope.values[name] for name in names):
+                break
+            scope = parent
         if found is None:
-            scope: Scope = self
-            while scope.parent is not None and symbols(expression) <= scope.parent.values.keys():
-                unchanged = all(scope.parent.values[n] is scope.values[n] for n in symbols(expression))
-                if not unchanged or expression not in scope.parent._dims:
-                    break
-                scope = scope.parent
-            found = scope._dims.get(expression)
-            if found is None:
-                found = self._dims[expression] = emit_dim(self.writer, expression, self.values)
+            found = emit_dim(self.writer, expression, self.values)
+            self._dims[expression] = found, self.writer.region
         return found
+
+    def _known_dim(self, expression: Dim) -> Value | None:
+        """A size that was computed for this scope, and not in a branch that has ended."""
+        found = self._dims.get(expression)
+        return found[0] if found is not None and self.writer.is_open(found[1]) else None
 
     def hoist(self, roots: Iterable[Scalar], inner: Iterable[str]) -> None:
         """Compute here, before a loop over `inner` axes, all of `roots` that the loop does not change."""

@@ -90,6 +90,7 @@ class FunctionWriter:
         self._lines: list[str] = []
         self._counter = 0
         self._block = "start"
+        self._regions = [0]  # of the loops and branches being written, from the outermost in; the function's own first
 
     def arg(self, name: str) -> Value:
         return self.parameters[name]
@@ -227,6 +228,22 @@ class FunctionWriter:
         """The label of the block being written."""
         return self._block
 
+    @property
+    def region(self) -> int:
+        """The loop or branch being written; what is computed in it is known until it ends."""
+        return self._regions[-1]
+
+    def is_open(self, region: int) -> bool:
+        """Whether a region has not ended."""
+        return region in self._regions
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        self._counter += 1
+        self._regions.append(self._counter)
+        yield
+        self._regions.pop()
+
     def label(self, hint: str) -> str:
         """A fresh block label."""
         self._counter += 1
@@ -280,7 +297,8 @@ class FunctionWriter:
         self.start(body)
         index = counter if strided else self.intrinsic("llvm.expect", counter, Value("0", begin.type))
         loop = Loop(index, names)
-        yield loop
+        with self._inside():
+            yield loop
         following = self.op("add nsw", counter, step_value)
         latch = self._block
         self.br(head)
@@ -303,7 +321,8 @@ class FunctionWriter:
         then, done = self.label("then"), self.label("endif")
         self.cond_br(condition, then, done)
         self.start(then)
-        yield
+        with self._inside():
+            yield
         self.br(done)
         self.start(done)
 

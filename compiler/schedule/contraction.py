@@ -29,7 +29,7 @@ FEW_ROWS_IN_FEW_SETS = 64
 # Ways of a second-level cache.
 WAYS = 8
 # Products that are added up one after the other; longer sums are sums of such chains.
-CHAIN = 256
+CHAIN = 192
 # The share of the second-level cache that a block of lhs may take, and the tiles it should have at least: each panel of rhs that
 # comes from further away is used by so many.
 NEAR_SHARE = 4

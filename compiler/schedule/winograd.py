@@ -38,7 +38,7 @@ MOST_ROWS = 14
 MOST_TURNS = 4
 # Products that are added up one after the other; fewer than in other contractions, as nine such sums are added up afterwards: so
 # errors stay within those of NumPy's product of windows.
-CHAIN = 48
+CHAIN = 32
 # Vector instructions beside the products: for a vector of channels of a tile to transform and keep it, for a vector of outputs of a
 # tile to transform and store it, for a vector of filters, and for each vector of sums that a register tile begins and hands over.
 INPUT, OUTPUT, FILTERS, HANDED = 80, 56, 80, 4

@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pierian.compiler.errors import LoweringError
+from pierian.compiler.options import verification_is_asked
 
 if TYPE_CHECKING:
     from pierian.compiler.target.features import Target
 
 # Vectors are explicit, so no IR passes run; code generation at this level is enough.
 LEVEL = 2
+_FLAW = "emitted LLVM IR is malformed; this is a flaw of the compiler"
 _LOCK = threading.Lock()
 _FILE = {"win32": "llvmlite.dll", "darwin": "libllvmlite.dylib"}.get(sys.platform, "libllvmlite.so")
 _POINTER, _TEXT, _WORD = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
@@ -37,6 +39,7 @@ _SIGNATURES = {
     "ContextCreate": (_POINTER, ()),
     "ContextDispose": (None, (_POINTER,)),
     "ParseAssembly": (_POINTER, (_POINTER, _TEXT, _OUT)),
+    "VerifyModule": (ctypes.c_bool, (_POINTER, _OUT)),
     "DisposeModule": (None, (_POINTER,)),
     "GetTargetFromTriple": (_POINTER, (_TEXT, _OUT)),
     # target, triple, processor, features, level, relocation model, code model, comments, for a JIT, name of the ABI
@@ -102,8 +105,10 @@ class Emitter:
     def emit(self, text: str, as_object: bool = True) -> bytes:
         """The object file, or the assembly, of a module's text. Others may run while LLVM works.
 
+        `PIERIAN_VERIFY=1` has LLVM check the module first: its code generator trusts what it is given, and may end the process.
+
         Raises:
-            LoweringError: the text is no LLVM IR.
+            LoweringError: the text is no LLVM IR, or no valid one where that is checked.
         """
         library = self._library
         context = library.LLVMPY_ContextCreate()
@@ -111,10 +116,11 @@ class Emitter:
         try:
             module = library.LLVMPY_ParseAssembly(context, text.encode(), ctypes.byref(message))
             if not module:
-                raise LoweringError(
-                    "emitted LLVM IR is malformed; this is a flaw of the compiler", got=_taken(library, message)
-                )
+                raise LoweringError(_FLAW, got=_taken(library, message))
             try:
+                if verification_is_asked() and library.LLVMPY_VerifyModule(module, ctypes.byref(message)):
+                    raise LoweringError(_FLAW, got=_taken(library, message))
+                _taken(library, message)
                 buffer = library.LLVMPY_TargetMachineEmitToMemory(
                     self._machine, module, int(as_object), ctypes.byref(message)
                 )

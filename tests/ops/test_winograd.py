@@ -113,8 +113,8 @@ def test_bits_do_not_depend_on_threads_and_gradients_are_those_of_the_sums() -> 
 
 @pytest.mark.parametrize("shape", [(1, 14, 14, 64, 64), (1, 7, 7, 512, 64), (2, 28, 28, 32, 32)])
 def test_errors_are_within_those_of_numpy(shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root mean square errors of float32 against float64 on activations and filters as networks have them: no larger than NumPy's
-    product of windows, and twice the direct sums' at most."""
+    """Root mean square errors of float32 against float64 on activations and filters as networks have them: those of NumPy's product
+    of windows at most, as nearly as its library's order of sums, another one on each machine, lets one say."""
     batch, height, width, channels, outputs = shape
     rng = np.random.default_rng(3)
     x = np.maximum(rng.standard_normal((batch, height, width, channels)), 0).astype(np.float32)
@@ -131,7 +131,7 @@ def test_errors_are_within_those_of_numpy(shape: Any, monkeypatch: pytest.Monkey
         with tf.Session(graph) as session:
             errors[name] = session.run(y, {a: x}) - exact
     sizes = {name: np.sqrt(np.mean(error**2)) for name, error in errors.items()}
-    assert sizes["winograd"] <= sizes["numpy"] and sizes["winograd"] <= 2 * sizes["direct"], sizes
+    assert sizes["winograd"] <= 1.1 * sizes["numpy"] and sizes["winograd"] <= 2 * sizes["direct"], sizes
 
 
 def test_kernels_go_on_meaning_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
