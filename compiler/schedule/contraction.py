@@ -26,8 +26,16 @@ LINE = 64
 # counts as few: the more there are, the less it matters.
 FEW_ROWS = 256
 FEW_ROWS_IN_FEW_SETS = 64
-# Ways of a second-level cache.
+# Panels of narrow vectors as deep as a chain fit this share of the first-level cache. There they should be: few products are made of
+# each value that is read. Where they lie, up to twice the rows that the cache has sets for are still better than packing. Up to so
+# many rows of results each task packs for itself: with more, it would pack what others pack too.
+FEW_ROWS_OF_PANELS = 96
+PANEL_SHARE = 3 / 8
+PATIENCE = 2
+# Ways of a cache.
 WAYS = 8
+# Sums that keep two units busy which add a product in four or five cycles.
+ENOUGH_SUMS = 10
 # Products that are added up one after the other; longer sums are sums of such chains.
 CHAIN = 192
 # The share of the second-level cache that a block of lhs may take, and the tiles it should have at least: each panel of rhs that
@@ -127,7 +135,7 @@ class Tiling:
         splits: into how many shares, at most, a sum is split over tasks.
         lhs_in_place: the tile reads lhs where it lies.
         rhs_in_place: the tile reads rhs where it lies: `never`, `always`, or with `few rows`, decided in each run; `panels` where
-            it is packed already.
+            it is packed already; `panel by panel` where each task packs a panel for its tiles.
         few_rows: how many rows are few.
         ahead: cache lines of the next panel of rhs that a tile fetches with every `UNROLL` products, or rows of it where it is read
             in place; 0 where all of it is near.
@@ -155,7 +163,7 @@ class Tiling:
     @property
     def has_rows_ahead(self) -> bool:
         """Whether what is read next lies in rows as far apart as those of rhs."""
-        return self.ahead > 0 and self.rhs_in_place in ("always", "few rows")
+        return self.ahead > 0 and self.rhs_in_place in ("always", "few rows", "panel by panel")
 
     @property
     def part(self) -> int:
@@ -281,11 +289,15 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     nr = vectors * lanes
     # Accumulators, one row of rhs, and one value of lhs must fit the registers.
     most = min(14, max(1, (target.vector_registers - vectors - 1) // vectors))
-    mr = _best_rows(m, most) if isinstance(m, int) else most
+    mr = _best_rows(m, most, vectors) if isinstance(m, int) else most
     near = target.l2 // NEAR_SHARE // itemsize
     deepest = max(CHAIN, near // (FEW_TILES * mr))
-    if _has_few_rows(roles) and _rows_held(roles.rhs_step, target, itemsize) >= CHAIN:
-        deepest = min(deepest, _rows_held(roles.rhs_step, target, itemsize))
+    held = _rows_held(roles.rhs_step, target, nr, itemsize)
+    panel_by_panel = _packs_panel_by_panel(roles, target, mr, nr, itemsize)
+    if panel_by_panel:
+        deepest = CHAIN
+    elif _has_few_rows(roles) and held >= CHAIN:
+        deepest = min(deepest, held)
     kb, sb = _depth_blocks(roles, deepest)
     lhs_in_place = _reads_lhs_in_place(roles, mr, itemsize)
     tail = m % mr if isinstance(m, int) else 0
@@ -300,8 +312,9 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
         share = -(-roles.depth // splits) if isinstance(roles.depth, int) else LONG
         kb, sb = _depth_blocks(roles, even_blocks(share, deepest, 1))
     mb, rb, nb = _enough_tasks(roles, mr, nr, mb, rb, nb, splits)
-    few_rows = rows_in_place(roles, target, itemsize, kb)
-    rhs_in_place = _reads_rhs_in_place(roles, target, itemsize, few_rows)
+    few_rows = FEW_ROWS if kb <= held else FEW_ROWS_IN_FEW_SETS if roles.rhs_step is not None else 0
+    stays_near = _stays_near(roles, target, held, itemsize)
+    rhs_in_place = "panel by panel" if panel_by_panel else _reads_rhs_in_place(roles, few_rows, stays_near)
     ahead = _ahead(roles, target, itemsize, nr, rb * -(-mb // mr), rhs_in_place)
     chain = max(1, CHAIN // kb) if lhs_in_place and sb > 1 else even_blocks(kb * sb, CHAIN, UNROLL)
     low = mr // 2 + 1 if mr > 2 and not isinstance(m, int) else 0
@@ -324,16 +337,18 @@ def _ahead(roles: Roles, target: Target, itemsize: int, nr: int, tiles: int, in_
     size = roles.n.extent * roles.depth * itemsize
     if isinstance(size, int) and size <= target.l2 // 2:
         return 0
+    if in_place == "panel by panel" and roles.rhs_step is None:
+        return 0
     lines = nr * itemsize * UNROLL // LINE if in_place in ("never", "panels") else UNROLL
     return -(-lines // tiles)
 
 
-def _best_rows(m: int, most: int) -> int:
+def _best_rows(m: int, most: int, vectors: int) -> int:
     """The tile height for m rows: low last tiles keep fewer sums under way, so the fewest tiles, evenly filled."""
     tiles = -(-max(m, 1) // most)
     even = -(-max(m, 1) // tiles)
     exact = [rows for rows in range(most, max(1, even - 3) - 1, -1) if max(m, 1) % rows == 0]
-    return exact[0] if exact else even
+    return exact[0] if exact and exact[0] * vectors >= ENOUGH_SUMS else even
 
 
 def even_blocks(size: int, most: int, multiple: int) -> int:
@@ -418,11 +433,22 @@ def _reads_lhs_in_place(roles: Roles, mr: int, itemsize: int) -> bool:
     return along_m == 1 and (not roles.segments or along_k * itemsize <= FAR_IN_SEGMENTS)
 
 
-def rows_in_place(roles: Roles, target: Target, itemsize: int, kb: int) -> int:
-    """Rows up to which rhs is read in place, `kb` of its own rows at a time."""
-    if roles.rhs_step is None:
-        return 0
-    return FEW_ROWS if kb <= _rows_held(roles.rhs_step, target, itemsize) else FEW_ROWS_IN_FEW_SETS
+def _fits_first_level(target: Target, nr: int, itemsize: int) -> bool:
+    """Whether panels are such that they are to be read from the first-level cache."""
+    return CHAIN * nr * itemsize <= PANEL_SHARE * target.l1
+
+
+def _packs_panel_by_panel(roles: Roles, target: Target, mr: int, nr: int, itemsize: int) -> bool:
+    """Whether tasks pack for themselves: panels that several of their tiles use and few other tasks, and that do not stay in the
+    first-level cache where they lie."""
+    m = roles.m.extent * roles.row_count
+    if roles.packed or not _fits_first_level(target, nr, itemsize):
+        return False
+    if isinstance(m, int) and not FEW_TILES * mr <= m <= FEW_ROWS_OF_PANELS:
+        return False
+    return not isinstance(roles.depth, int) or roles.depth > min(
+        _rows_held(roles.rhs_step, target, nr, itemsize), CHAIN
+    )
 
 
 def _has_few_rows(roles: Roles) -> bool:
@@ -431,28 +457,29 @@ def _has_few_rows(roles: Roles) -> bool:
     return not isinstance(m, int) or m <= FEW_ROWS
 
 
-def _reads_rhs_in_place(roles: Roles, target: Target, itemsize: int, few_rows: int) -> str:
+def _reads_rhs_in_place(roles: Roles, few_rows: int, stays_near: bool) -> str:
     if roles.packed:
         return "panels"
     if roles.rhs_step is None:
         return "never"
     m = roles.m.extent * roles.row_count
     if isinstance(m, int):
-        return "always" if m <= few_rows or _stays_near(roles, target, itemsize) else "never"
+        return "always" if m <= few_rows or stays_near else "never"
     return "always" if few_rows == FEW_ROWS else "few rows"
 
 
-def _stays_near(roles: Roles, target: Target, itemsize: int) -> bool:
-    """Whether rhs stays in the second-level cache where it lies: all of it, its rows not in too few sets."""
-    size, depth, distance = roles.n.extent * roles.depth * itemsize, roles.depth, roles.rhs_step
-    if not (isinstance(size, int) and isinstance(depth, int) and distance is not None) or size > target.l2:
-        return False
-    return depth <= _rows_held(distance, target, itemsize)
+def _stays_near(roles: Roles, target: Target, held: int, itemsize: int) -> bool:
+    """Whether rhs stays in the cache where it lies: all of it in the second level, its rows not in too few sets."""
+    size = roles.n.extent * roles.depth * itemsize
+    return isinstance(size, int) and isinstance(roles.depth, int) and size <= target.l2 and roles.depth <= held
 
 
-def _rows_held(distance: Dim | None, target: Target, itemsize: int) -> int:
-    """How many rows, so many elements apart, have sets of the second-level cache to stay in; 0 where that is not known."""
+def _rows_held(distance: Dim | None, target: Target, nr: int, itemsize: int) -> int:
+    """How many rows of a panel, so many elements apart, have sets to stay in of the cache they are to be read from; 0 where that is
+    not known."""
     if not isinstance(distance, int):
         return 0
-    period = target.l2 // WAYS
-    return WAYS * period // math.gcd(period, max(distance, 1) * itemsize)
+    first_level = _fits_first_level(target, nr, itemsize)
+    period = (target.l1 if first_level else target.l2) // WAYS
+    rows = WAYS * period // math.gcd(period, max(distance, 1) * itemsize)
+    return PATIENCE * rows if first_level else rows

@@ -1,9 +1,9 @@
 """Second phase of a contraction: tasks are blocks of results, computed tile by tile.
 
-A task walks the reduced axes part by part: lhs is packed into the worker's scratch memory where it is not read in place, then the
-microkernel runs over the tiles. Sums that are not complete wait in scratch; after the last part the epilogue takes them row by row,
-in vectors. Shares of a sum that is split are left in shared memory, for the third phase to add up. The order of additions depends on
-sizes only.
+A task walks the reduced axes part by part: lhs is packed into the worker's scratch memory where it is not read in place, and so is
+each panel of rhs that few other tasks read; then the microkernel runs over the tiles. Sums that are not complete wait in scratch;
+after the last part the epilogue takes them row by row, in vectors. Shares of a sum that is split are left in shared memory, for the
+third phase to add up. The order of additions depends on sizes only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
 from pierian.compiler.codegen.contraction.microkernel import MicroShape, ahead_bytes, emit_microkernel, micro_name
-from pierian.compiler.codegen.contraction.packing import pack_rows
+from pierian.compiler.codegen.contraction.packing import pack_part, pack_rows
 from pierian.compiler.codegen.contraction.parts import (
     Part,
     each,
@@ -82,7 +82,9 @@ class BlockEmitter:
         n = roles.n.extent
         self.has_narrow = isinstance(n, int) and t.nr == 2 * t.lanes and n > t.nr and 0 < n % t.nr <= t.lanes
         size = self.dtype.itemsize
-        self.sums_offset = _aligned(t.rb * self.point_elements * size)
+        self.packs_panels = t.rhs_in_place == "panel by panel"
+        self.panel_offset = _aligned(t.rb * self.point_elements * size)
+        self.sums_offset = self.panel_offset + (_aligned(t.part * t.nr * size) if self.packs_panels else 0)
         waiting = 0 if self.single or self.split else _aligned(self.sums_size * size)
         self.table_offset = self.sums_offset + waiting
 
@@ -125,6 +127,7 @@ class BlockEmitter:
         w = self.writer
         scope = self.outermost = outermost(self.frame, r, t)
         scratch = w.arg("scratch")
+        self.panel = w.gep(scratch, "i8", i64(self.panel_offset))
         self.sums = w.gep(scratch, "i8", i64(self.sums_offset))
         self.table = w.gep(scratch, "i8", i64(self.table_offset))
         self.tile = w.alloca(self.dtype.llvm, t.mr * t.nr)
@@ -264,12 +267,14 @@ class BlockEmitter:
         with w.loop(i64(0), block.width, t.nr) as column:
             columns = w.minimum(w.sub(block.width, column.index), i64(t.nr))
             first_column = w.add(block.first_column, column.index)
+            if self.packs_panels:
+                pack_part(self.outermost, scope, self.roles, part, (first_column, columns), self.panel, t.nr)
             rhs = self._rhs_address(scope, block, part, first_column, columns)
             is_last = w.cmp("icmp sge", w.add(column.index, i64(t.nr)), block.width) if t.ahead else FALSE
-            if t.has_rows_ahead:
-                following = self._beside(part, rhs, column.index, is_last)
+            if not t.has_rows_ahead:
+                following, gap = self._following(block, part, first_column, is_last), i64(t.nr)
             else:
-                following = self._following(block, part, first_column, is_last)
+                following, gap = self._beside(scope, part, first_column, column.index, is_last)
             with each(scope, block.points) as point:
                 values = unravel(self.outermost, w.add(block.first_point, point), self.roles.rows)
                 inside = Scope(self.frame, scope, values)
@@ -278,9 +283,8 @@ class BlockEmitter:
 
                 def tile(height: int, row: Value, point: Value = point) -> None:
                     number = w.add(w.mul(point, i64(t.mb // t.mr)), w.op("sdiv", row, i64(t.mr)))
-                    self._tile(
-                        inside, block, part, height, row, lhs, rhs, following, number, sums, first_column, columns
-                    )
+                    fetched = self._ahead(part, number, following, gap)
+                    self._tile(inside, block, part, height, row, lhs, rhs, (fetched, gap), sums, first_column, columns)
 
                 self._each_tile(block, tile)
 
@@ -304,7 +308,7 @@ class BlockEmitter:
 
     def _tile(
         self, scope: Scope, block: _Block, part: Part, height: int, row: Value, lhs: Value, rhs: tuple[Value, Value],
-        following: Value, number: Value, sums: Value, first_column: Value, columns: Value,
+        fetched: tuple[Value, Value], sums: Value, first_column: Value, columns: Value,
     ) -> None:  # fmt: skip
         w, t = self.writer, self.tiling
         at = w.gep(lhs, self.dtype.llvm, w.mul(row, i64(self.row_step)))
@@ -321,8 +325,10 @@ class BlockEmitter:
             depth, table, segments = part.count, w.gep(self.table, "i64", part.segment), part.segments
         else:
             depth, table, segments = w.mul(part.segments, part.count), NULL, i64(1)
-        ahead = self._ahead(part, number, following, rhs[1])
+        ahead, gap = fetched
         arguments = [at, *rhs, depth, i64(t.chain), tile, resume, target, distance, ahead, table, segments]
+        if t.has_rows_ahead:
+            arguments.append(gap)
         wide = w.cmp("icmp sgt", columns, i64(t.lanes)) if self.has_narrow else TRUE
         for narrow, chosen in ((False, wide), (True, w.negated(wide))):
             if chosen != FALSE:
@@ -340,7 +346,7 @@ class BlockEmitter:
         rows = i64(height) if exact else w.minimum(w.sub(block.height, row), i64(height))
         return Place(w.add(block.first_row, row), first_column, rows, columns)
 
-    def _ahead(self, part: Part, tile: Value, following: Value, stride: Value) -> Value:
+    def _ahead(self, part: Part, tile: Value, following: Value, gap: Value) -> Value:
         """What of the panel that is read next one tile of a column fetches: they share it out."""
         w, t = self.writer, self.tiling
         if not t.ahead:
@@ -348,7 +354,7 @@ class BlockEmitter:
         if t.has_rows_ahead:
             turn = w.op("srem", tile, i64(-(-UNROLL // t.ahead)))
             rows = w.op("sdiv", w.mul(w.mul(turn, i64(t.ahead)), part.count), i64(UNROLL))
-            return w.gep(following, self.dtype.llvm, w.mul(rows, stride))
+            return w.gep(following, self.dtype.llvm, w.mul(rows, gap))
         products = w.mul(part.segments, part.count)
         return w.gep(following, "i8", w.mul(w.mul(tile, products), i64(ahead_bytes(self._micro(t.mr)))))
 
@@ -362,13 +368,23 @@ class BlockEmitter:
         row = w.select(part.last, i64(0), after)
         return w.select(last, self._panel_address(block, row, block.first_column), beside)
 
-    def _beside(self, part: Part, rhs: tuple[Value, Value], column: Value, last: Value) -> Value:
-        """The panel read where it lies after the one `column` columns from the block's first: beside it, or below the block."""
-        w, t, element = self.writer, self.tiling, self.dtype.llvm
-        at, stride = rhs
+    def _beside(self, scope: Scope, part: Part, first_column: Value, column: Value, last: Value) -> tuple[Value, Value]:
+        """What lies in rows and is read after the panel `column` columns from the block's first: beside it, or below the block; and
+        the distance of its rows."""
+        w, r, t = self.writer, self.roles, self.tiling
+        assert r.rhs_step is not None
+        stride = self.outermost.dim(r.rhs_step)
         below = w.sub(w.mul(part.count, stride), column)
         turns = w.both(last, w.negated(part.last))
-        return w.gep(at, element, w.select(turns, below, i64(t.nr)))
+        beside = w.select(turns, below, i64(t.nr))
+        return w.gep(self._source(scope, part, first_column), self.dtype.llvm, beside), stride
+
+    def _source(self, scope: Scope, part: Part, first_column: Value) -> Value:
+        """Where a part of a panel lies that is not packed."""
+        name, indices = load_parts(self.roles.rhs)
+        place = Scope(self.frame, scope, {self.roles.k.name: part.start, self.roles.n.name: first_column})
+        where = place.dim(address(self.frame.buffers[name], indices).known)
+        return self.writer.gep(self.frame.parameters.buffers[name], self.dtype.llvm, where)
 
     def _panel_address(self, block: _Block, row: Value, first_column: Value) -> Value:
         """Where product `row` of the packed panel of some column lies."""
@@ -401,15 +417,13 @@ class BlockEmitter:
     ) -> tuple[Value, Value]:
         """Where the microkernel reads rhs and the distance of its rows: the packed panel, or the matrix itself."""
         w, r, t = self.writer, self.roles, self.tiling
-        element = self.dtype.llvm
+        if self.packs_panels:
+            return self.panel, i64(t.nr)
         packed = self._panel_address(block, part.row, first_column)
         if t.rhs_in_place in ("panels", "never"):
             return packed, i64(t.nr)
         assert r.rhs_step is not None
-        name, indices = load_parts(self.roles.rhs)
-        buffer = self.frame.buffers[name]
-        place = Scope(self.frame, scope, {r.k.name: part.start, r.n.name: first_column})
-        direct = w.gep(self.frame.parameters.buffers[name], element, place.dim(address(buffer, indices).known))
+        direct = self._source(scope, part, first_column)
         stride = self.outermost.dim(r.rhs_step)
         if t.rhs_in_place == "always" and isinstance(r.n.extent, int) and r.n.extent % t.nr == 0:
             return direct, stride

@@ -1,15 +1,16 @@
 """The register tile: `mr` rows by `nr` columns of sums of products, all in vector registers.
 
     void MICRO(ptr lhs, ptr rhs, i64 stride, i64 depth, i64 chain, ptr held, i1 resume, ptr target, i64 row, ptr ahead,
-               ptr offsets, i64 segments)
+               ptr offsets, i64 segments[, i64 gap])
 
 Distances of lhs along the tile's rows and along k are fixed at compile time; `rhs` starts at the tile's first column with `stride`
 elements from row to row. Products are added up in chains: each of `chain` products begins at zero and is added to the tile when it
 is complete, so that rounding errors grow with the number of chains and the length of one, not with their product. With `resume`
 the tile goes on from `held`, in row-major order; the results go to `target`, `row` elements from row to row: a tile that waits for
 more, or the matrix itself. `held` is overwritten. `ahead` is memory that will be read next: some of its cache lines are fetched
-with every few products. A segmented tile sums `segments` times `depth` products, `chain` segments at a time: the values of lhs for
-segment s begin `offsets[s]` elements after `lhs`, those of rhs follow each other.
+with every few products, those of rows `gap` elements apart where it is no packed panel. A segmented tile sums `segments` times
+`depth` products, `chain` segments at a time: the values of lhs for segment s begin `offsets[s]` elements after `lhs`, those of rhs
+follow each other.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class MicroShape:
             return loop.results
         with f.loop(whole, end, 1, loop.results, strided=True) as rest:
         narrow: whether only the first vector of each row is wanted; the tile in memory has room for all.
+        apart: whether what is fetched lies in rows apart.
     """
 
     rows: int
@@ -81,6 +83,7 @@ class _MicroEmitter:
             [
                 ("lhs", "ptr"), ("rhs", "ptr"), ("stride", "i64"), ("depth", "i64"), ("chain", "i64"), ("held", "ptr"),
                 ("resume", "i1"), ("target", "ptr"), ("row", "i64"), ("ahead", "ptr"), ("offsets", "ptr"), ("segments", "i64"),
+                *([("gap", "i64")] if shape.apart else []),
             ],
         )  # fmt: skip
         self.dtype = dtype
@@ -182,11 +185,12 @@ class _MicroEmitter:
             for line in range(-(-self.ahead_step * self.turn // LINE)):
                 f.prefetch(f.gep(ahead, "i8", f.add(f.mul(at, i64(self.ahead_step)), i64(line * LINE))))
             return
-        row = f.gep(ahead, self.dtype.llvm, f.mul(f.op("udiv", f.mul(at, i64(shape.ahead)), i64(UNROLL)), self.stride))
+        gap = f.arg("gap")
+        row = f.gep(ahead, self.dtype.llvm, f.mul(f.op("udiv", f.mul(at, i64(shape.ahead)), i64(UNROLL)), gap))
         for turn in range(-(-shape.ahead * self.turn // UNROLL)):
             for end in range(min(LINE, shape.columns * size), shape.columns * size + 1, LINE):
                 # Each line's last byte: where rows do not begin with a line, the first one was the end of the panel before.
-                f.prefetch(f.gep(f.gep(row, self.dtype.llvm, f.mul(self.stride, i64(turn))), "i8", i64(end - 1)))
+                f.prefetch(f.gep(f.gep(row, self.dtype.llvm, f.mul(gap, i64(turn))), "i8", i64(end - 1)))
 
     def _steps(self, count: int, lhs: Value, rhs: Value, at: Value, carried: list[Value]) -> list[Value]:
         f, shape, element = self.f, self.shape, self.dtype.llvm

@@ -6,18 +6,45 @@ contiguously along k is transposed in registers, a square of vectors at a time.
 
 from __future__ import annotations
 
-from pierian.compiler.codegen.evaluate import Scope
+from pierian.compiler.codegen.contraction.parts import Part, each
+from pierian.compiler.codegen.evaluate import Scope, unravel
 from pierian.compiler.codegen.transpose import turn_name
 from pierian.compiler.codegen.writer import Value, i64
 from pierian.compiler.kernel.nodes import Axis
 from pierian.compiler.kernel.scalar import Scalar
-from pierian.compiler.schedule.contraction import LINE
+from pierian.compiler.schedule.contraction import LINE, Roles
 
 # Rows that are fetched before their turn: each begins where the hardware does not expect it. Those of panels are read in pieces, and
 # those that are transposed many at a time, a square's width of each.
 ROWS_AHEAD = 2
 PIECES_AHEAD = 4
 SQUARES_AHEAD = 4
+
+
+def pack_part(
+    sizes: Scope,
+    scope: Scope,
+    roles: Roles,
+    part: Part,
+    columns: tuple[Value, Value],
+    target: Value,
+    nr: int,
+    panel: Value | None = None,
+) -> None:
+    """The products of a part of rhs for some columns (the first, and how many) into panels, `panel` elements apart, or into a single
+    one; `sizes` is the outermost scope, `scope` has the point of the batch."""
+    writer, r = scope.writer, roles
+    with each(scope, part.segments) as segment:
+        inside = Scope(scope.frame, scope, unravel(sizes, writer.add(part.segment, segment), r.segments))
+        row = writer.mul(segment, sizes.dim(r.k.extent))
+        begin, count = (part.start, columns[0]), (part.count, columns[1])
+        start = writer.gep(target, r.rhs.dtype.llvm, writer.mul(row, i64(nr)))
+        if not r.columns_contiguous:
+            pack_transposed(inside, r.rhs, r.k, r.n, begin, count, start, nr, panel or i64(0))
+        elif panel is None:
+            pack_panel(inside, r.rhs, r.k, r.n, begin, count, start, nr)
+        else:
+            pack_panels(inside, r.rhs, r.k, r.n, begin, count, start, nr, panel)
 
 
 def pack_rows(
@@ -59,6 +86,42 @@ def pack_rows(
             store(column.index, inside.vector(operand))
 
 
+def _pack_row(
+    line: Scope, later: Scope, operand: Scalar, n: Axis, first: Value, start: Value, nr: int, left: Value | None
+) -> None:
+    """A row of one panel from column `first` on, and what lies below it in a row read `later` fetched; `left` columns, or all."""
+    writer, lanes = line.writer, line.frame.lanes
+    for offset in range(0, nr, lanes):
+        at = writer.add(first, i64(offset))
+        inside = Scope(line.frame, line, {n.name: at}, n.name)
+        if left is not None:
+            inside.mask = inside.tail_mask(i64(offset), left)
+        writer.store(inside.vector(operand), writer.gep(start, operand.dtype.llvm, i64(offset)), operand.dtype.itemsize)
+        if operand.op == "load" and offset * operand.dtype.itemsize % LINE == 0:
+            Scope(line.frame, later, {n.name: at}).prefetch(operand)
+
+
+def pack_panel(
+    scope: Scope,
+    operand: Scalar,
+    k: Axis,
+    n: Axis,
+    begin: tuple[Value, Value],
+    count: tuple[Value, Value],
+    target: Value,
+    nr: int,
+) -> None:
+    """A right operand contiguous along n: count[0] rows of count[1] columns into one panel, which has room for nr columns."""
+    writer = scope.writer
+    full = writer.cmp("icmp eq", count[1], i64(nr))
+    for condition, left in ((full, None), (writer.negated(full), count[1])):
+        with writer.when(condition), writer.loop(i64(0), count[0], strided=True) as row:
+            line = Scope(scope.frame, scope, {k.name: writer.add(begin[0], row.index)})
+            later = Scope(scope.frame, scope, {k.name: writer.add(begin[0], writer.add(row.index, i64(PIECES_AHEAD)))})
+            start = writer.gep(target, operand.dtype.llvm, writer.mul(row.index, i64(nr)))
+            _pack_row(line, later, operand, n, begin[1], start, nr, left)
+
+
 def pack_panels(
     scope: Scope,
     operand: Scalar,
@@ -73,30 +136,24 @@ def pack_panels(
     """A right operand contiguous along n: count[0] rows of count[1] columns into panels of `nr` columns, `panel` elements apart.
 
     A last panel that is not full keeps room for nr columns."""
-    writer, lanes = scope.writer, scope.frame.lanes
-    element = operand.dtype.llvm
+    writer = scope.writer
     rest = writer.op("srem", count[1], i64(nr))
     full = writer.sub(count[1], rest)
-
-    def copy(line: Scope, later: Scope, column: Value, row: Value, left: Value | None) -> None:
-        place = writer.add(writer.mul(writer.op("sdiv", column, i64(nr)), panel), writer.mul(row, i64(nr)))
-        start = writer.gep(target, element, place)
-        for offset in range(0, nr, lanes):
-            at = writer.add(begin[1], writer.add(column, i64(offset)))
-            inside = Scope(scope.frame, line, {n.name: at}, n.name)
-            if left is not None:
-                inside.mask = inside.tail_mask(i64(offset), left)
-            writer.store(inside.vector(operand), writer.gep(start, element, i64(offset)), operand.dtype.itemsize)
-            if operand.op == "load" and offset * operand.dtype.itemsize % LINE == 0:
-                Scope(scope.frame, later, {n.name: at}).prefetch(operand)
-
     with writer.loop(i64(0), count[0]) as row:
         line = Scope(scope.frame, scope, {k.name: writer.add(begin[0], row.index)})
         later = Scope(scope.frame, scope, {k.name: writer.add(begin[0], writer.add(row.index, i64(PIECES_AHEAD)))})
+
+        def copy(
+            column: Value, left: Value | None, line: Scope = line, later: Scope = later, row: Value = row.index
+        ) -> None:
+            place = writer.add(writer.mul(writer.op("sdiv", column, i64(nr)), panel), writer.mul(row, i64(nr)))
+            start = writer.gep(target, operand.dtype.llvm, place)
+            _pack_row(line, later, operand, n, writer.add(begin[1], column), start, nr, left)
+
         with writer.loop(i64(0), full, nr) as column:
-            copy(line, later, column.index, row.index, None)
+            copy(column.index, None)
         with writer.when(writer.cmp("icmp sgt", rest, i64(0))):
-            copy(line, later, full, row.index, rest)
+            copy(full, rest)
 
 
 def pack_transposed(

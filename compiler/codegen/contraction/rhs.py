@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
-from pierian.compiler.codegen.contraction.packing import pack_panels, pack_transposed
+from pierian.compiler.codegen.contraction.packing import pack_part
 from pierian.compiler.codegen.contraction.parts import (
-    each,
     outermost,
     panel_count,
     panel_elements,
@@ -54,9 +53,9 @@ class RhsPacker:
 
     @property
     def tasks(self) -> Dim:
-        """Zero where every panel is packed already, or full and read in place."""
+        """Zero where every panel is packed already, or by those who read it, or full and read in place."""
         n = self.roles.n.extent
-        if self.roles.packed:
+        if self.roles.packed or self.tiling.rhs_in_place == "panel by panel":
             return 0
         if self.only_last and isinstance(n, int) and n % self.tiling.nr == 0:
             return 0
@@ -71,7 +70,7 @@ class RhsPacker:
 
     def helpers(self) -> list[FunctionWriter]:
         """Functions that packing calls."""
-        turns = self.tasks != 0 and not self.roles.columns_contiguous
+        turns = (self.tasks != 0 or self.tiling.rhs_in_place == "panel by panel") and not self.roles.columns_contiguous
         return [emit_turn(self.roles.rhs.dtype, self.tiling.lanes)] if turns else []
 
     def emit(self) -> FunctionWriter:
@@ -108,11 +107,5 @@ class RhsPacker:
         w, r, t = self.writer, self.roles, self.tiling
         sizes = self.outermost
         part = part_at(sizes, r, t, index, i64(0), sizes.dim(part_count(r, t)))
-        pack = pack_panels if r.columns_contiguous else pack_transposed
-        panel = w.gep(self.panels, r.rhs.dtype.llvm, place)
-        with each(scope, part.segments) as segment:
-            values = unravel(sizes, w.add(part.segment, segment), r.segments)
-            row = w.add(part.row, w.mul(segment, sizes.dim(r.k.extent)))
-            target = w.gep(panel, r.rhs.dtype.llvm, w.mul(row, i64(t.nr)))
-            pack(Scope(self.frame, scope, values), r.rhs, r.k, r.n, (part.start, first), (part.count, width),
-                 target, t.nr, sizes.dim(panel_elements(r, t)))  # fmt: skip
+        panel = w.gep(self.panels, r.rhs.dtype.llvm, w.add(place, w.mul(part.row, i64(t.nr))))
+        pack_part(sizes, scope, r, part, (first, width), panel, t.nr, sizes.dim(panel_elements(r, t)))
