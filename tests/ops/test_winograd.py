@@ -174,7 +174,7 @@ def test_other_instruction_sets(isa: str, monkeypatch: pytest.MonkeyPatch) -> No
         graph, feeds, y = program(x, w, "SAME", layout, constant)
         compiled = compile_graph(graph, feeds=feeds, fetches=[y], target=target)
         assert any("winograd" in note for _, code in compiled.image.kernels.values() for note in code.schedule)
-        if x86 and isa != "neon" and (isa != "avx2" or host().isa == "avx512"):
+        if x86 and isa != "neon" and (isa != "avx2" or host().isa.startswith("avx")):
             results = Executable(compiled.image, compiled.program, 1).run((given, w)[: len(feeds)])
             assert results is not None
             product = windows(x.astype(float), "SAME") @ w.astype(float).reshape(-1, 21)
