@@ -30,6 +30,8 @@ FEW_ROWS_IN_FEW_SETS = 64
 # each value that is read. Where they lie, up to twice the rows that the cache has sets for are still better than packing. Up to so
 # many rows of results each task packs for itself: with more, it would pack what others pack too.
 FEW_ROWS_OF_PANELS = 96
+# Bytes of each row that are packed at once where rows share so few sets that nothing can be fetched before its turn.
+PIECE = 512
 PANEL_SHARE = 3 / 8
 PATIENCE = 2
 # Ways of a cache.
@@ -141,6 +143,7 @@ class Tiling:
             in place; 0 where all of it is near.
         chain: products that are added up one after the other before they join the sum of all; segments of k for a tile that reads
             segments in place.
+        panels: how many a task packs at once, where it does.
     """
 
     lanes: int
@@ -159,6 +162,7 @@ class Tiling:
     few_rows: int
     ahead: int
     chain: int
+    panels: int = 1
 
     @property
     def has_rows_ahead(self) -> bool:
@@ -292,7 +296,7 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     mr = _best_rows(m, most, vectors) if isinstance(m, int) else most
     near = target.l2 // NEAR_SHARE // itemsize
     deepest = max(CHAIN, near // (FEW_TILES * mr))
-    held = _rows_held(roles.rhs_step, target, nr, itemsize)
+    held = _rows_kept(roles, target, nr, itemsize)
     panel_by_panel = _packs_panel_by_panel(roles, target, mr, nr, itemsize)
     if panel_by_panel:
         deepest = CHAIN
@@ -315,11 +319,12 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     few_rows = FEW_ROWS if kb <= held else FEW_ROWS_IN_FEW_SETS if roles.rhs_step is not None else 0
     stays_near = _stays_near(roles, target, held, itemsize)
     rhs_in_place = "panel by panel" if panel_by_panel else _reads_rhs_in_place(roles, few_rows, stays_near)
-    ahead = _ahead(roles, target, itemsize, nr, rb * -(-mb // mr), rhs_in_place)
+    panels = PIECE // (nr * itemsize) if panel_by_panel and _share_few_sets(roles, target, itemsize) else 1
+    ahead = _ahead(roles, target, itemsize, nr, rb * -(-mb // mr), rhs_in_place) if panels == 1 else 0
     chain = max(1, CHAIN // kb) if lhs_in_place and sb > 1 else even_blocks(kb * sb, CHAIN, UNROLL)
     low = mr // 2 + 1 if mr > 2 and not isinstance(m, int) else 0
     return Tiling(
-        lanes, mr, nr, tail, low, mb, rb, nb, kb, sb, splits, lhs_in_place, rhs_in_place, few_rows, ahead, chain
+        lanes, mr, nr, tail, low, mb, rb, nb, kb, sb, splits, lhs_in_place, rhs_in_place, few_rows, ahead, chain, panels
     )
 
 
@@ -444,11 +449,10 @@ def _packs_panel_by_panel(roles: Roles, target: Target, mr: int, nr: int, itemsi
     m = roles.m.extent * roles.row_count
     if roles.packed or not _fits_first_level(target, nr, itemsize):
         return False
-    if isinstance(m, int) and not FEW_TILES * mr <= m <= FEW_ROWS_OF_PANELS:
+    least = mr + 1 if _share_few_sets(roles, target, itemsize) else FEW_TILES * mr
+    if isinstance(m, int) and not least <= m <= FEW_ROWS_OF_PANELS:
         return False
-    return not isinstance(roles.depth, int) or roles.depth > min(
-        _rows_held(roles.rhs_step, target, nr, itemsize), CHAIN
-    )
+    return not isinstance(roles.depth, int) or roles.depth > min(_rows_kept(roles, target, nr, itemsize), CHAIN)
 
 
 def _has_few_rows(roles: Roles) -> bool:
@@ -474,12 +478,21 @@ def _stays_near(roles: Roles, target: Target, held: int, itemsize: int) -> bool:
     return isinstance(size, int) and isinstance(roles.depth, int) and size <= target.l2 and roles.depth <= held
 
 
-def _rows_held(distance: Dim | None, target: Target, nr: int, itemsize: int) -> int:
-    """How many rows of a panel, so many elements apart, have sets to stay in of the cache they are to be read from; 0 where that is
-    not known."""
-    if not isinstance(distance, int):
+def _share_few_sets(roles: Roles, target: Target, itemsize: int) -> bool:
+    """Whether the rows of a panel, where they lie, drive each other even from the second-level cache."""
+    return isinstance(roles.rhs_step, int) and _rows_held(roles.rhs_step, target.l2, itemsize) < CHAIN
+
+
+def _rows_kept(roles: Roles, target: Target, nr: int, itemsize: int) -> int:
+    """How many rows of a panel stay in the cache it is to be read from; 0 where that is not known."""
+    if not isinstance(roles.rhs_step, int):
         return 0
-    first_level = _fits_first_level(target, nr, itemsize)
-    period = (target.l1 if first_level else target.l2) // WAYS
-    rows = WAYS * period // math.gcd(period, max(distance, 1) * itemsize)
-    return PATIENCE * rows if first_level else rows
+    if _fits_first_level(target, nr, itemsize):
+        return PATIENCE * _rows_held(roles.rhs_step, target.l1, itemsize)
+    return _rows_held(roles.rhs_step, target.l2, itemsize)
+
+
+def _rows_held(distance: int, cache: int, itemsize: int) -> int:
+    """How many rows, so many elements apart, have sets of a cache to stay in."""
+    period = cache // WAYS
+    return WAYS * period // math.gcd(period, max(distance, 1) * itemsize)

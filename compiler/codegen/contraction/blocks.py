@@ -9,7 +9,8 @@ third phase to add up. The order of additions depends on sizes only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
@@ -84,7 +85,8 @@ class BlockEmitter:
         size = self.dtype.itemsize
         self.packs_panels = t.rhs_in_place == "panel by panel"
         self.panel_offset = _aligned(t.rb * self.point_elements * size)
-        self.sums_offset = self.panel_offset + (_aligned(t.part * t.nr * size) if self.packs_panels else 0)
+        self.panel_size = t.part * t.nr if self.packs_panels else 0
+        self.sums_offset = self.panel_offset + _aligned(self.panel_size * t.panels * size)
         waiting = 0 if self.single or self.split else _aligned(self.sums_size * size)
         self.table_offset = self.sums_offset + waiting
 
@@ -264,22 +266,20 @@ class BlockEmitter:
 
     def _tiles(self, scope: Scope, block: _Block, part: Part) -> None:
         w, t = self.writer, self.tiling
-        with w.loop(i64(0), block.width, t.nr) as column:
-            columns = w.minimum(w.sub(block.width, column.index), i64(t.nr))
-            first_column = w.add(block.first_column, column.index)
-            if self.packs_panels:
-                pack_part(self.outermost, scope, self.roles, part, (first_column, columns), self.panel, t.nr)
+        with self._each_panel(scope, block, part) as column:
+            columns = w.minimum(w.sub(block.width, column), i64(t.nr))
+            first_column = w.add(block.first_column, column)
             rhs = self._rhs_address(scope, block, part, first_column, columns)
-            is_last = w.cmp("icmp sge", w.add(column.index, i64(t.nr)), block.width) if t.ahead else FALSE
+            is_last = w.cmp("icmp sge", w.add(column, i64(t.nr)), block.width) if t.ahead else FALSE
             if not t.has_rows_ahead:
                 following, gap = self._following(block, part, first_column, is_last), i64(t.nr)
             else:
-                following, gap = self._beside(scope, part, first_column, column.index, is_last)
+                following, gap = self._beside(scope, part, first_column, column, is_last)
             with each(scope, block.points) as point:
                 values = unravel(self.outermost, w.add(block.first_point, point), self.roles.rows)
                 inside = Scope(self.frame, scope, values)
                 lhs = self._lhs_address(inside, block, part, point)
-                sums = self._waiting(point, column.index)
+                sums = self._waiting(point, column)
 
                 def tile(height: int, row: Value, point: Value = point) -> None:
                     number = w.add(w.mul(point, i64(t.mb // t.mr)), w.op("sdiv", row, i64(t.mr)))
@@ -287,6 +287,25 @@ class BlockEmitter:
                     self._tile(inside, block, part, height, row, lhs, rhs, (fetched, gap), sums, first_column, columns)
 
                 self._each_tile(block, tile)
+
+    @contextmanager
+    def _each_panel(self, scope: Scope, block: _Block, part: Part) -> Iterator[Value]:
+        """A loop over the block's columns a panel at a time; those that the task packs itself are packed before, some at once."""
+        w, t = self.writer, self.tiling
+        if not self.packs_panels:
+            with w.loop(i64(0), block.width, t.nr) as column:
+                yield column.index
+            return
+        with w.loop(i64(0), block.width, t.nr * t.panels) as group:
+            count = w.minimum(w.sub(block.width, group.index), i64(t.nr * t.panels))
+            columns = (w.add(block.first_column, group.index), count)
+            size = i64(self.panel_size) if t.panels > 1 else None
+            pack_part(self.outermost, scope, self.roles, part, columns, self.panel, t.nr, size)
+            if t.panels == 1:
+                yield group.index
+                return
+            with w.loop(group.index, w.add(group.index, count), t.nr) as column:
+                yield column.index
 
     def _waiting(self, point: Value, column: Value) -> Value:
         """Where the sums of a column of tiles wait: one tile after the other, each mr x nr."""
@@ -418,7 +437,9 @@ class BlockEmitter:
         """Where the microkernel reads rhs and the distance of its rows: the packed panel, or the matrix itself."""
         w, r, t = self.writer, self.roles, self.tiling
         if self.packs_panels:
-            return self.panel, i64(t.nr)
+            column = w.sub(first_column, block.first_column)
+            number = i64(0) if t.panels == 1 else w.op("sdiv", w.op("srem", column, i64(t.nr * t.panels)), i64(t.nr))
+            return w.gep(self.panel, self.dtype.llvm, w.mul(number, i64(self.panel_size))), i64(t.nr)
         packed = self._panel_address(block, part.row, first_column)
         if t.rhs_in_place in ("panels", "never"):
             return packed, i64(t.nr)

@@ -123,7 +123,8 @@ def _note(roles: Roles, tiling: Tiling, winograd: Winograd | None) -> str:
     lhs = "in place" if t.lhs_in_place else f"packed along {'k' if r.rows_contiguous else 'm'}"
     rhs = {
         "never": "packed" if r.columns_contiguous else "packed and transposed",
-        "panel by panel": f"packed {'' if r.columns_contiguous else 'and transposed '}panel by panel",
+        "panel by panel": f"packed {'' if r.columns_contiguous else 'and transposed '}"
+        + ("panel by panel" if t.panels == 1 else f"by {t.panels} panels"),
         "always": "in place",
         "panels": "a packed constant",
         "few rows": f"in place up to {t.few_rows} rows, else packed",
