@@ -60,6 +60,8 @@ LITTLE_WASTE = 32
 # Multiplications from which there should be enough tasks for several threads, and how many are enough.
 SHARED_WORK = 1 << 20
 ENOUGH_TASKS = 16
+# Tiles along m up to which a block is not cut for more tasks.
+LEAST_TILES = 4
 # A sum is split over tasks where results are so few; and the products that each share has, at least, so that adding up the shares
 # costs little.
 FEW_RESULTS = 1 << 16
@@ -180,11 +182,6 @@ class Tiling:
         do not share cache sets."""
         return -(-self.part // 128) * 128 + self.lanes
 
-    @property
-    def row_stride(self) -> int:
-        """Distance along k of lhs packed along m; one for all blocks."""
-        return max(self.mb, TASK_ROWS + self.mr) + self.lanes
-
 
 def classify(kernel: Kernel) -> Roles:
     """The parts the axes of a contraction kernel play.
@@ -303,7 +300,7 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     elif _has_few_rows(roles) and held >= CHAIN:
         deepest = min(deepest, held)
     kb, sb = _depth_blocks(roles, deepest)
-    lhs_in_place = _reads_lhs_in_place(roles, mr, itemsize)
+    lhs_in_place = _reads_lhs_in_place(roles, target, mr, nr, kb, itemsize)
     tail = m % mr if isinstance(m, int) else 0
     if isinstance(m, int) and tail and not lhs_in_place and (mr - tail) * LITTLE_WASTE <= m:
         tail = 0  # rows beyond the packed matrix cost less than code of their own
@@ -315,14 +312,14 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     if splits > 1:
         share = -(-roles.depth // splits) if isinstance(roles.depth, int) else LONG
         kb, sb = _depth_blocks(roles, even_blocks(share, deepest, 1))
-    mb, rb, nb = _enough_tasks(roles, mr, nr, mb, rb, nb, splits)
+    mb, rb, nb = _enough_tasks(roles, mr, nr, mb, rb, nb, splits, lhs_in_place)
     few_rows = FEW_ROWS if kb <= held else FEW_ROWS_IN_FEW_SETS if roles.rhs_step is not None else 0
     stays_near = _stays_near(roles, target, held, itemsize)
     rhs_in_place = "panel by panel" if panel_by_panel else _reads_rhs_in_place(roles, few_rows, stays_near)
     panels = PIECE // (nr * itemsize) if panel_by_panel and _share_few_sets(roles, target, itemsize) else 1
     ahead = _ahead(roles, target, itemsize, nr, rb * -(-mb // mr), rhs_in_place) if panels == 1 else 0
     chain = max(1, CHAIN // kb) if lhs_in_place and sb > 1 else even_blocks(kb * sb, CHAIN, UNROLL)
-    low = mr // 2 + 1 if mr > 2 and not isinstance(m, int) else 0
+    low = mr // 2 + 1 if mr > 2 and not isinstance(m, int) and (lhs_in_place or roles.rows_contiguous) else 0
     return Tiling(
         lanes, mr, nr, tail, low, mb, rb, nb, kb, sb, splits, lhs_in_place, rhs_in_place, few_rows, ahead, chain, panels
     )
@@ -402,8 +399,11 @@ def _splits(roles: Roles, mb: int, rb: int, nb: int) -> int:
     return max(1, shares)
 
 
-def _enough_tasks(roles: Roles, mr: int, nr: int, mb: int, rb: int, nb: int, splits: int) -> tuple[int, int, int]:
-    """Smaller blocks where all sizes are known and there would be too few tasks to share out."""
+def _enough_tasks(
+    roles: Roles, mr: int, nr: int, mb: int, rb: int, nb: int, splits: int, lhs_in_place: bool
+) -> tuple[int, int, int]:
+    """Smaller blocks where all sizes are known and there would be too few tasks to share out: of fewer columns first, but of fewer
+    rows where each task packs those it reads."""
     m, n, count = roles.m.extent, roles.n.extent, roles.row_count
     batch, depth = roles.batch_count, roles.depth
     if not (isinstance(m, int) and isinstance(n, int) and isinstance(count, int)):
@@ -415,27 +415,36 @@ def _enough_tasks(roles: Roles, mr: int, nr: int, mb: int, rb: int, nb: int, spl
         return splits * batch * -(-count // rb) * -(-m // mb) * -(-n // nb)
 
     while tasks() < ENOUGH_TASKS:
-        if nb > 2 * nr:
+        if mb > LEAST_TILES * mr and not lhs_in_place:
+            mb = even_blocks(m, mb // 2, mr)
+        elif nb > 2 * nr:
             nb = even_blocks(n, max(nr, nb // 2), nr)
         elif rb > 1:
             rb = -(-rb // 2)
-        elif mb > 4 * mr:
+        elif mb > LEAST_TILES * mr:
             mb = even_blocks(m, mb // 2, mr)
         else:
             break
     return mb, rb, nb
 
 
-def _reads_lhs_in_place(roles: Roles, mr: int, itemsize: int) -> bool:
+def _reads_lhs_in_place(roles: Roles, target: Target, mr: int, nr: int, kb: int, itemsize: int) -> bool:
     """Where packing would gain nothing: rows known exactly, and in different sets of the first-level cache, where they stay while k
-    goes on. Values that lie along m are used up at once."""
+    goes on. Values that lie along m are used up at once by high tiles; low ones leave most of a line to the next tile, so lines must
+    stay in the first-level cache."""
     if roles.lhs_steps is None or not isinstance(roles.m.extent, int):
         return False
     along_m, along_k = roles.lhs_steps
     if along_k == 1:
         sets = SET_PERIOD // math.gcd(SET_PERIOD, max(along_m, 1) * itemsize)
         return -(-mr // sets) <= SAME_SET
-    return along_m == 1 and (not roles.segments or along_k * itemsize <= FAR_IN_SEGMENTS)
+    if along_m != 1:
+        return False
+    if roles.segments:
+        return along_k * itemsize <= FAR_IN_SEGMENTS
+    if not _fits_first_level(target, nr, itemsize):
+        return True
+    return kb * LINE <= target.l1 // 4 and kb <= PATIENCE * _rows_held(along_k, target.l1, itemsize)
 
 
 def _fits_first_level(target: Target, nr: int, itemsize: int) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
 from pierian.compiler.codegen.contraction.microkernel import MicroShape, ahead_bytes, emit_microkernel, micro_name
-from pierian.compiler.codegen.contraction.packing import pack_part, pack_rows
+from pierian.compiler.codegen.contraction.packing import pack_part, pack_rows, pack_tiles
 from pierian.compiler.codegen.contraction.parts import (
     Part,
     each,
@@ -68,6 +68,7 @@ class BlockEmitter:
         t = tiling
         self.split = t.splits > 1
         self.single = part_count(roles, t) == 1 and not self.split
+        self.tile_elements = 0  # of lhs packed tile by tile
         if t.lhs_in_place:
             assert roles.lhs_steps is not None
             self.row_step, self.depth_step = roles.lhs_steps
@@ -76,8 +77,9 @@ class BlockEmitter:
             self.row_step, self.depth_step = t.lhs_stride, 1
             self.point_elements = t.mb * t.lhs_stride
         else:
-            self.row_step, self.depth_step = 1, t.row_stride
-            self.point_elements = t.part * t.row_stride
+            self.row_step, self.depth_step = 1, t.mr
+            self.tile_elements = t.part * t.mr + t.lanes
+            self.point_elements = -(-t.mb // t.mr) * self.tile_elements
         self.segmented = t.lhs_in_place and t.sb > 1
         # The last panel may have few columns: one vector of each row is enough.
         n = roles.n.extent
@@ -259,8 +261,8 @@ class BlockEmitter:
                     begin, count = (m[0], k[0]), (m[1], k[1])
                     pack_rows(inside, self.roles.lhs, r.m, r.k, begin, count, target, i64(self.row_step))
                 else:
-                    begin, count = (k[0], m[0]), (k[1], m[1])
-                    pack_rows(inside, self.roles.lhs, r.k, r.m, begin, count, target, i64(self.depth_step))
+                    begin, count, mr = (k[0], m[0]), (k[1], m[1]), self.tiling.mr
+                    pack_tiles(inside, self.roles.lhs, r.k, r.m, begin, count, target, mr, self.tile_elements)
 
     # --- tiles ---------------------------------------------------------------------------------------------------
 
@@ -330,7 +332,10 @@ class BlockEmitter:
         fetched: tuple[Value, Value], sums: Value, first_column: Value, columns: Value,
     ) -> None:  # fmt: skip
         w, t = self.writer, self.tiling
-        at = w.gep(lhs, self.dtype.llvm, w.mul(row, i64(self.row_step)))
+        if self.tile_elements:
+            at = w.gep(lhs, self.dtype.llvm, w.mul(w.op("sdiv", row, i64(t.mr)), i64(self.tile_elements)))
+        else:
+            at = w.gep(lhs, self.dtype.llvm, w.mul(row, i64(self.row_step)))
         tile = self.tile if self.single else w.gep(sums, self.dtype.llvm, w.mul(row, i64(t.nr)))
         last = TRUE if self.single else part.last
         resume = FALSE if self.single else w.negated(part.first)

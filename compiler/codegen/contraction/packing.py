@@ -86,6 +86,51 @@ def pack_rows(
             store(column.index, inside.vector(operand))
 
 
+def pack_tiles(
+    scope: Scope,
+    operand: Scalar,
+    k: Axis,
+    m: Axis,
+    begin: tuple[Value, Value],
+    count: tuple[Value, Value],
+    target: Value,
+    mr: int,
+    tile: int,
+) -> None:
+    """A left operand contiguous along m: count[0] products of count[1] rows, those of a tile together. The value of row i
+    for product j lies at `i // mr * tile + j * mr + i % mr`.
+
+    Vectors are stored whole: what is too much is overwritten by the next product, and after the last lies behind the tile."""
+    writer, lanes = scope.writer, scope.frame.lanes
+    element, size = operand.dtype.llvm, operand.dtype.itemsize
+    width = -(-mr // lanes) * lanes
+    end = writer.add(begin[1], count[1])
+    # Tiles of which whole vectors may be read.
+    whole = writer.op("sdiv", writer.add(writer.sub(count[1], i64(width)), i64(mr)), i64(mr))
+    whole = writer.mul(writer.intrinsic("llvm.smax", whole, i64(0)), i64(mr))
+    with writer.loop(i64(0), count[0]) as product:
+        line = Scope(scope.frame, scope, {k.name: writer.add(begin[0], product.index)})
+        line.hoist([operand], [m.name])
+        later = Scope(scope.frame, scope, {k.name: writer.add(begin[0], writer.add(product.index, i64(ROWS_AHEAD)))})
+        start = writer.gep(target, element, writer.mul(product.index, i64(mr)))
+
+        def copy(row: Value, masked: bool, line: Scope = line, later: Scope = later, start: Value = start) -> None:
+            place = writer.gep(start, element, writer.mul(writer.op("sdiv", row, i64(mr)), i64(tile)))
+            for offset in range(0, width, lanes):
+                at = writer.add(begin[1], writer.add(row, i64(offset)))
+                inside = Scope(scope.frame, line, {m.name: at}, m.name)
+                if masked:
+                    inside.mask = inside.tail_mask(at, end)
+                writer.store(inside.vector(operand), writer.gep(place, element, i64(offset)), size)
+            if operand.op == "load" and not masked:
+                Scope(scope.frame, later, {m.name: writer.add(begin[1], row)}).prefetch(operand)
+
+        with writer.loop(i64(0), whole, mr) as row:
+            copy(row.index, False)
+        with writer.loop(whole, count[1], mr) as row:
+            copy(row.index, True)
+
+
 def _pack_row(
     line: Scope, later: Scope, operand: Scalar, n: Axis, first: Value, start: Value, nr: int, left: Value | None
 ) -> None:
