@@ -25,6 +25,10 @@ def emit_kernel(kernel: Kernel, name: str, target: Target) -> KernelCode:
         from pierian.compiler.codegen.chains.driver import emit_chain
 
         return emit_chain(kernel, name, target)
+    if kernel.kind == "grid":
+        from pierian.compiler.codegen.grids.driver import emit_grid
+
+        return emit_grid(kernel, name, target)
     from pierian.compiler.codegen.loops.emit import emit_loop
 
     return emit_loop(kernel, name, target)

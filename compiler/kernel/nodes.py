@@ -29,6 +29,14 @@ A chain of two products holds what is between them in *local* buffers, which eve
               %o[%j] = sum over %c:t of exp(%s[%c] - m) / l * v[%c, %j]              for %j:d
               y[%i, %j] = %o[%j]                                                   for %j:d
 
+A grid holds whole matrices in local buffers: its outer points are those of a batch, and its statements walk rows and columns.
+
+    gradient: outer %b:h, local %s: float32[n, t], %w: float32[n, t], %o: float32[t, d]
+              %s[%i, %c] = sum over %k:d of q[%b, %i, %k] * k[%b, %c, %k]              for %i:n, %c:t
+              %w[%i, %c] = exp(%s[%i, %c] - m[%b, %i]) / l[%b, %i]                     for %i:n, %c:t
+              %o[%c, %j] = sum over %i:n of %w[%i, %c] * g[%b, %i, %j]                  for %c:t, %j:d
+              dv[%b, %c, %j] = %o[%c, %j]                                              for %c:t, %j:d
+
 All buffers are dense and row-major; views are index maps. An outer loop over no axes is one point.
 """
 
@@ -49,8 +57,9 @@ COMBINERS = ("sum", "prod", "max", "min", "any", "all", "argmax", "argmin")
 # How a kernel is scheduled. loop: pointwise and row kernels. contraction: one sum of products, tiled and packed.
 # serial: outer points run one after the other in order, so that stores may collide (scatter): later points
 # see what earlier ones stored, and the first outer axes listed in `parallel` axes may still run apart. scan: one Scan. chain: two
-# Products with work on rows between them.
-KINDS = ("loop", "contraction", "serial", "scan", "chain")
+# Products with work on rows between them. grid: Products that fill matrices, pointwise work on those, and Products that sum over
+# their rows or columns.
+KINDS = ("loop", "contraction", "serial", "scan", "chain", "grid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +138,7 @@ class Kernel:
         axes: the outer axes, slowest first.
         body: statements in order.
         parallel: serial kernels only: how many leading outer axes are independent after all.
-        local: chain kernels only: arrays that each outer point has for itself; no parameters.
+        local: chain and grid kernels only: arrays that each outer point has for itself; no parameters.
     """
 
     kind: str

@@ -133,7 +133,7 @@ def may_overwrite(kernel: Kernel, old: str, result: str) -> bool:
     last = _end_of_pass(kernel, first)
     for position, statement in enumerate(kernel.body):
         for node in _loads(statement, old):
-            if position > last or kernel.kind in ("serial", "chain") or target.computed:
+            if position > last or kernel.kind in ("serial", "chain", "grid") or target.computed:
                 return False
             source = address(buffers[old], ir.load_parts(node)[1])
             if source.computed:

@@ -48,7 +48,9 @@ def lower(
         from pierian.compiler.lowering.chains import (
             join_products,  # takes a while to import, and not all programs have products
         )
+        from pierian.compiler.lowering.grids import gather_grids
 
+        gather_grids(program, lowerer.record)
         join_products(program, lowerer.record)
     if options.in_place:
         names = [(program.outputs[new], "" if old is None else program.inputs[old]) for new, old in updates]

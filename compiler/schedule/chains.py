@@ -55,12 +55,14 @@ class Masked:
     """Scores that are one number wherever a comparison of positions holds: `difference` > 0, or >= 0 where not `strict`.
 
     Attributes:
+        condition: the comparison.
         difference: an expression linear in the column and the row.
         holds: whether the number stands where the comparison holds, or where it does not.
         number: the number.
         open: the score where it does not stand.
     """
 
+    condition: Scalar
     difference: Dim
     strict: bool
     holds: bool
@@ -86,6 +88,7 @@ class Chain:
         scores, values: the two products, and their roles as contractions: rows along m, columns, columns of results.
         rows: what is computed between them.
         results: the stores behind the second product.
+        numbers: stores of what reductions over a row give, when it has been walked.
         weight: what the second product multiplies, as an expression over scores.
         softmax: set where the work on rows is just that, and perhaps stores of the weights.
         idle: set where weights are zero by a comparison of positions.
@@ -96,6 +99,7 @@ class Chain:
     values: Product
     rows: tuple[Statement, ...]
     results: tuple[Store, ...]
+    numbers: tuple[Store, ...]
     first: Roles
     second: Roles
     weight: Scalar
@@ -168,7 +172,10 @@ def take_apart(kernel: Kernel) -> Chain | None:
         return None
     column = first.axes[0]
     rows = tuple(_along(statement, column) for statement in kernel.body[1 : positions[1]])
-    if any(len(s.axes) != 1 or s.axes[0] != second.axes[0] for s in kernel.body[positions[1] + 1 :]):
+    behind = [statement for statement in kernel.body[positions[1] + 1 :] if isinstance(statement, Store)]
+    results = tuple(store for store in behind if store.axes)
+    numbers = tuple(store for store in behind if not store.axes)
+    if any(store.axes != second.axes for store in results) or any(store.value.op != "reduced" for store in numbers):
         return None
     if any(statement is None for statement in rows) or second.over[0].extent != column.extent:
         return None
@@ -176,14 +183,13 @@ def take_apart(kernel: Kernel) -> Chain | None:
         second, value=rename_axes(second.value, {second.over[0].name: symbol(column.name)}), over=(column,)
     )
     roles = _roles(kernel, first, values)
-    if roles is None or not _reads_in_place(first, values, rows, kernel.body[positions[1] + 1 :]):
+    if roles is None or not _reads_in_place(first, values, rows, results):
         return None
     weight = values.value.args[0]
     between = tuple(statement for statement in rows if statement is not None)
-    results = tuple(s for s in kernel.body[positions[1] + 1 :] if isinstance(s, Store))
     m = roles[0].m
     softmax, idle = _softmax(between, weight, m, column), _masked_weight(weight, m, column)
-    return Chain(kernel, first, values, between, results, *roles, weight, softmax, idle)
+    return Chain(kernel, first, values, between, results, numbers, *roles, weight, softmax, idle)
 
 
 def _reads_in_place(
@@ -259,7 +265,7 @@ def _softmax(rows: tuple[Statement, ...], weight: Scalar, m: Axis, column: Axis)
         return None
     if _quotient(weight) != (total.value, ir.reduced(total.name, dtype)):
         return None
-    return Softmax(score, peak, total, _masked(score, m, column))
+    return Softmax(score, peak, total, find_masked(score, m, column))
 
 
 def _quotient(weight: Scalar) -> tuple[Scalar, Scalar] | None:
@@ -276,7 +282,7 @@ def _quotient(weight: Scalar) -> tuple[Scalar, Scalar] | None:
 # --- masks ------------------------------------------------------------------------------------------------------------
 
 
-def _masked(score: Scalar, m: Axis, column: Axis) -> Masked | None:
+def find_masked(score: Scalar, m: Axis, column: Axis) -> Masked | None:
     """Scores of the form `select(comparison of positions, number, ...)`, as of a causal mask."""
     if score.op != "select" or score.args[0].op not in ("gt", "ge", "lt", "le"):
         return None
@@ -290,14 +296,14 @@ def _masked(score: Scalar, m: Axis, column: Axis) -> Masked | None:
     if any(not isinstance(coefficient(difference, axis.name), int) for axis in (m, column)):
         return None
     holds = yes.op == "const"
-    return Masked(difference, condition.op in ("gt", "lt"), holds, *((yes, no) if holds else (no, yes)))
+    return Masked(condition, difference, condition.op in ("gt", "lt"), holds, *((yes, no) if holds else (no, yes)))
 
 
 def _masked_weight(weight: Scalar, m: Axis, column: Axis) -> Masked | None:
     """Weights that are zero wherever a comparison of positions holds, as of the gradient of a causal mask."""
     while weight.op == "mul" and weight.args[1].op == "const" and math.isfinite(weight.args[1].attribute):  # type: ignore[arg-type]
         weight = weight.args[0]
-    found = _masked(weight, m, column)
+    found = find_masked(weight, m, column)
     return found if found is not None and found.number.attribute == 0 else None
 
 

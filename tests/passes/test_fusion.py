@@ -128,8 +128,8 @@ CASES: dict[str, tuple[Build, list[Any], bool, dict[str, int]]] = {
     "cross-entropy and its gradient": (cross_entropy, [(tf.int64, ["n"]), ROWS], False, {"loop": 2}),
     "sums over leading axes": (two_sums, [ROWS, (F, [300, 400])], False, {"contraction": 1, "loop": 1}),
     "attention": (attention, HEADS, False, {"chain": 1}),
-    # Four gradient products; the softmax and its gradient keep their rows in cache.
-    "attention and its gradients": (attention, HEADS, True, {"contraction": 6, "loop": 2}),
+    # The loop sums rows of the results and their gradients; all four gradient products are in the grid.
+    "attention and its gradients": (attention, HEADS, True, {"chain": 1, "loop": 1, "grid": 1}),
     "heads are index maps": (heads, [(F, [2, 5, 8]), (F, [8, 24])], False, {"contraction": 3, "loop": 1}),
 }  # fmt: skip
 

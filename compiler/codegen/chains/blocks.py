@@ -8,6 +8,7 @@ come last, and only if that number is near enough to some row's largest score to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain as concatenated
 
@@ -65,8 +66,10 @@ class ChainEmitter:
         self.offset = offset
         self.passes = plan_passes(chain)
         masked = chain.softmax.masked if chain.softmax is not None else None
-        self.mask = MaskTests(self.frame, chain, masked, blocks.nr) if masked is not None else None
-        self.idle = MaskTests(self.frame, chain, chain.idle, blocks.nr) if chain.idle is not None else None
+        self.mask = MaskTests(self.frame, chain.m, chain.column, masked, blocks.nr) if masked is not None else None
+        self.idle = (
+            MaskTests(self.frame, chain.m, chain.column, chain.idle, blocks.nr) if chain.idle is not None else None
+        )
         self.open = plan_passes(chain, open_only=True) if masked is not None and blocks.online else None
         self._expand()
         n = chain.second.n.extent
@@ -378,18 +381,18 @@ class ChainEmitter:
         """Pass after pass over a few rows at a time: while one row's lanes are put together the next one is walked."""
         w, kind = self.writer, self.dtype.llvm
         kept = frozenset({self.chain.scores.buffer, SCORE_KEPT, WEIGHT_KEPT})
-        passes = RowPasses(self.chain.column, kept)
+        passes = RowPasses(self.chain.column)
         with w.loop(i64(0), rows.height, NEAR_ROWS) as near:
             last = w.minimum(w.add(near.index, i64(NEAR_ROWS)), rows.height)
             for group in groups(body):
                 with w.loop(near.index, last) as row:
                     line = self._line(rows, group, row.index)
                     address = w.gep(self.scores, kind, w.mul(row.index, i64(self.blocks.stride)))
-                    for reduce, value in passes.write(line, group, address, start, end):
+                    for reduce, value in passes.write(line, group, dict.fromkeys(kept, address), start, end):
                         seen = self._carried(line, reduce, value, row.index) if self.blocks.online else value
                         self._put(self.results_of[reduce.name], row.index, seen)
 
-    def _line(self, rows: _Rows, group: list[Statement], row: Value) -> Scope:
+    def _line(self, rows: _Rows, group: Sequence[Statement], row: Value) -> Scope:
         """The scope of a row, in which earlier passes' results are known where they are needed."""
         line = Scope(self.frame, rows.scope, {self.chain.m.name: self.writer.add(rows.first, row)})
         for node in ir.postorder([statement.value for statement in group]):
@@ -439,7 +442,9 @@ class ChainEmitter:
         assert isinstance(n, int)
         sums = ir.load(c.values.buffer, c.values.indices, self.dtype)
         with w.loop(i64(0), rows.height) as row:
-            line = Scope(self.frame, rows.scope, {c.m.name: w.add(rows.first, row.index)})
+            line = self._line(rows, c.numbers, row.index)
+            for store in c.numbers:
+                line.store(store.buffer, store.indices, store.value)
             by = None
             if self.passes.divisor is not None:
                 total = self._get(self.results_of[str(self.passes.divisor.attribute)], row.index)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.writer import Value, i64
 from pierian.compiler.dim import coefficient
-from pierian.compiler.schedule.chains import Chain, Masked
+from pierian.compiler.kernel.nodes import Axis
+from pierian.compiler.schedule.chains import Masked
 
 
 class MaskTests:
-    """Tests for the rows [first, first + height); `nr`: columns of a panel."""
+    """Tests for the rows [first, first + height); `unit`: columns of what is left out whole."""
 
-    def __init__(self, frame: Frame, chain: Chain, masked: Masked, nr: int) -> None:
+    def __init__(self, frame: Frame, m: Axis, column: Axis, masked: Masked, unit: int) -> None:
         self.frame, self.writer = frame, frame.writer
-        self.masked, self.nr = masked, nr
-        self.column, self.m = chain.column.name, chain.m.name
+        self.masked, self.unit = masked, unit
+        self.column, self.m = column.name, m.name
 
     def everywhere(self, scope: Scope, first: Value, height: Value, start: Value, end: Value, holds: bool) -> Value:
         """Whether the comparison holds, or does not, in all of the columns [start, end)."""
@@ -29,7 +30,7 @@ class MaskTests:
         return w.cmp("icmp sgt" if holds else "icmp sle", value, limit)
 
     def masked_from(self, scope: Scope, first: Value, height: Value, start: Value, end: Value) -> Value:
-        """The column of [start, end) from which on all rows are masked, at a panel's edge; where that does not follow from the
+        """The column of [start, end) from which on all rows are masked, at the edge of a unit; where that does not follow from the
         comparison, `start` if all is masked, else `end`."""
         w, masked = self.writer, self.masked
         if coefficient(masked.difference, self.column) != (1 if masked.holds else -1):
@@ -39,8 +40,8 @@ class MaskTests:
         limit = 0 if masked.strict else -1
         column = w.sub(i64(limit + 1), rest) if masked.holds else w.sub(rest, i64(limit))
         inside = w.intrinsic("llvm.smax", w.sub(column, start), i64(0))
-        panels = w.op("sdiv", w.add(inside, i64(self.nr - 1)), i64(self.nr))
-        return w.minimum(w.add(start, w.mul(panels, i64(self.nr))), end)
+        units = w.op("sdiv", w.add(inside, i64(self.unit - 1)), i64(self.unit))
+        return w.minimum(w.add(start, w.mul(units, i64(self.unit))), end)
 
     def _row(self, first: Value, height: Value, holds: bool) -> Value:
         """The row where the comparison holds least, or most."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.evaluate import Scope
@@ -16,33 +16,28 @@ LIGHT = 40
 
 
 class RowPasses:
-    """Writes statements over one row of a block.
+    """Writes statements over one row of a block; `column`: the axis of columns."""
 
-    Args:
-        column: the axis of columns.
-        kept: names under which the row itself is read and written.
-    """
-
-    def __init__(self, column: Axis, kept: frozenset[str]) -> None:
+    def __init__(self, column: Axis) -> None:
         self.column = column
-        self.kept = kept
 
     def write(
-        self, scope: Scope, group: Sequence[Statement], row: Value, begin: Value, end: Value
+        self, scope: Scope, group: Sequence[Statement], kept: Mapping[str, Value], begin: Value, end: Value
     ) -> list[tuple[Reduce, Value]]:
-        """Statements that share a pass, for the columns [begin, end), whose scores begin at the address `row`; what the reductions
-        among them give."""
+        """Statements that share a pass, for the columns [begin, end), what the reductions among them give. Rows of the block
+        itself are read and written under the names `kept`, from the addresses where the columns begin."""
         if not group[0].axes:
             for statement in group:
                 assert isinstance(statement, Store)
                 scope.store(statement.buffer, statement.indices, statement.value)
             return []
         reduces = [statement for statement in group if isinstance(statement, Reduce)]
-        return list(zip(reduces, self._pass(scope, group, reduces, row, begin, end), strict=True))
+        return list(zip(reduces, self._pass(scope, group, reduces, kept, begin, end), strict=True))
 
     def _pass(
-        self, scope: Scope, group: Sequence[Statement], reduces: Sequence[Reduce], row: Value, begin: Value, end: Value
-    ) -> list[Value]:
+        self, scope: Scope, group: Sequence[Statement], reduces: Sequence[Reduce], kept: Mapping[str, Value],
+        begin: Value, end: Value,
+    ) -> list[Value]:  # fmt: skip
         """One pass over the columns; the results of its reductions."""
         w, lanes = scope.writer, scope.frame.lanes
         scope.hoist([s.value for s in group], [self.column.name])
@@ -56,13 +51,13 @@ class RowPasses:
             whole = w.op("and", count, i64(-width))
         with w.loop(i64(0), whole, width, starts * unroll) as loop:
             places = [w.add(loop.index, i64(lanes * k)) for k in range(unroll)]
-            scopes = [self._at(scope, group, row, begin, place, None) for place in places]
-            loop.next = self._step(scopes, group, reduces, row, places, loop.carried)
+            scopes = [self._at(scope, group, kept, begin, place, None) for place in places]
+            loop.next = self._step(scopes, group, reduces, kept, places, loop.carried)
         states = [list(loop.results[k * len(reduces) : (k + 1) * len(reduces)]) for k in range(unroll)]
         if not (is_literal(count) and int(count.text) % width == 0):
             with w.loop(whole, count, lanes, states[0]) as tail:
-                inside = self._at(scope, group, row, begin, tail.index, count if lanes > 1 else None)
-                tail.next = self._step([inside], group, reduces, row, [tail.index], tail.carried)
+                inside = self._at(scope, group, kept, begin, tail.index, count if lanes > 1 else None)
+                tail.next = self._step([inside], group, reduces, kept, [tail.index], tail.carried)
             states[0] = list(tail.results)
         found = []
         for position, reduce in enumerate(reduces):
@@ -72,22 +67,23 @@ class RowPasses:
         return found
 
     def _at(
-        self, scope: Scope, group: Sequence[Statement], row: Value, begin: Value, place: Value, count: Value | None
-    ) -> Scope:
-        """The scope of one vector, in which the row's elements are known."""
+        self, scope: Scope, group: Sequence[Statement], kept: Mapping[str, Value], begin: Value, place: Value,
+        count: Value | None,
+    ) -> Scope:  # fmt: skip
+        """The scope of one vector, in which the rows' elements are known."""
         w, lanes = scope.writer, scope.frame.lanes
         inside = Scope(scope.frame, scope, {self.column.name: w.add(begin, place)}, self.column.name)
         if count is not None:
             inside.mask = inside.tail_mask(place, count)
         for node in ir.postorder([statement.value for statement in group]):
-            if node.op == "load" and ir.load_parts(node)[0] in self.kept:
-                at = w.gep(row, node.dtype.llvm, place)
+            if node.op == "load" and ir.load_parts(node)[0] in kept:
+                at = w.gep(kept[ir.load_parts(node)[0]], node.dtype.llvm, place)
                 inside.define(node, w.load(at, vector(node.dtype.llvm, lanes), node.dtype.itemsize))
         return inside
 
     def _step(
-        self, scopes: Sequence[Scope], group: Sequence[Statement], reduces: Sequence[Reduce], row: Value,
-        places: Sequence[Value], carried: Sequence[Value],
+        self, scopes: Sequence[Scope], group: Sequence[Statement], reduces: Sequence[Reduce],
+        kept: Mapping[str, Value], places: Sequence[Value], carried: Sequence[Value],
     ) -> list[Value]:  # fmt: skip
         """The elements of some vectors into the states, and those that are stored."""
         for statement in group:
@@ -103,13 +99,13 @@ class RowPasses:
         for statement in group:
             if isinstance(statement, Store):
                 for scope, place in zip(scopes, places, strict=True):
-                    self._store(scope, statement, row, place)
+                    self._store(scope, statement, kept, place)
         return following
 
-    def _store(self, scope: Scope, statement: Store, row: Value, place: Value) -> None:
-        if statement.buffer not in self.kept:
+    def _store(self, scope: Scope, statement: Store, kept: Mapping[str, Value], place: Value) -> None:
+        if statement.buffer not in kept:
             scope.store(statement.buffer, statement.indices, statement.value)
             return
         w, dtype = scope.writer, statement.value.dtype
         # Rows have room for whole vectors.
-        w.store(scope.vector(statement.value), w.gep(row, dtype.llvm, place), dtype.itemsize)
+        w.store(scope.vector(statement.value), w.gep(kept[statement.buffer], dtype.llvm, place), dtype.itemsize)
