@@ -65,36 +65,33 @@ class _Gatherer:
 
     def steps(self, steps: list[Step]) -> None:
         """The grids of one list of steps, and of the lists inside."""
-        writer: dict[str, int] = {}
-        gone: set[int] = set()
-        added: dict[int, list[Step]] = {}
-        for position, step in enumerate(steps):
+        for step in steps:
             if isinstance(step, Branch):
                 self.steps(step.then)
                 self.steps(step.otherwise)
             elif isinstance(step, Loop):
                 self.steps(step.header)
                 self.steps(step.steps)
-            elif isinstance(step, Launch) and position not in gone:
-                for found in triples(self.around, steps, position, writer):
-                    made = self._made(steps, position, found)
-                    if made is not None:
-                        added[position], added[made.position] = [made.chain], [*made.launches]
-                        gone |= made.gone
-                        break
-                writer.update(dict.fromkeys(written(step), position))
-        steps[:] = [
-            one
-            for position, step in enumerate(steps)
-            for one in added.get(position, [] if position in gone else [step])
-        ]
+        places = _Places.of(steps)
+        writer: dict[str, int] = {}
+        for position in range(len(steps)):
+            for found in triples(self.around, steps, position, writer):
+                made = self._made(steps, position, found, places)
+                if made is not None:
+                    # Positions stay what they are: what stands nowhere any more is a group of none.
+                    for gone in made.gone:
+                        steps[gone] = _group([])
+                    steps[position], steps[made.position] = made.chain, _group(made.launches)
+                    break
+            writer.update(dict.fromkeys(written(steps[position]), position))
+        steps[:] = [one for step in steps for one in (step.steps if _is_group(step) else [step])]  # type: ignore[union-attr]
 
-    def _made(self, steps: Sequence[Step], position: int, found: Triple) -> _Made | None:
-        if self.around.users[found.weights] <= 2 or not self.around.may_move(
-            steps, (found.first, found.middle), position
-        ):
+    def _made(self, steps: Sequence[Step], position: int, found: Triple, places: _Places) -> _Made | None:
+        if self.around.users[found.weights] <= 2:
             return None
-        gathering = _Gathering(self.around, steps, position, found)
+        if not self.around.may_move(steps, (found.first, found.middle), position):
+            return None
+        gathering = _Gathering(self.around, steps, places, position, found)
         made = gathering.made()
         if gathering.reason:
             self._refuse(steps[found.middle], gathering.reason)
@@ -126,6 +123,32 @@ class _Gatherer:
         self.record.add([launch], Cluster(kind, last.root, last.domain, last.outer, members, stores))
 
 
+def _group(launches: Sequence[Launch]) -> Step:
+    """Launches as one step, for as long as a list of steps is being changed."""
+    return Loop("", 1, "", [], list(launches))
+
+
+def _is_group(step: Step) -> bool:
+    return isinstance(step, Loop) and not step.counter
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where in a list of steps each buffer is touched, and where it is written last."""
+
+    users: dict[str, list[int]]
+    writer: dict[str, int]
+
+    @staticmethod
+    def of(steps: Sequence[Step]) -> _Places:
+        found = _Places({}, {})
+        for position, step in enumerate(steps):
+            for name in dict.fromkeys(touched(step)):
+                found.users.setdefault(name, []).append(position)
+            found.writer.update(dict.fromkeys(written(step), position))
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Made:
     """The chain, what stands at `position` (loops and the grid), and the positions of all that these take the place of."""
@@ -155,6 +178,7 @@ class _Gathering:
 
     around: Surroundings
     steps: Sequence[Step]
+    places: _Places
     position: int
     found: Triple
     row: Axis = NO_ROWS
@@ -289,12 +313,7 @@ class _Gathering:
 
     def _readers(self) -> bool:
         """All that reads the matrices, those of later work on rows too; False where somebody else does."""
-        users: dict[str, list[int]] = {}
-        writer: dict[str, int] = {}
-        for position, step in enumerate(self.steps):
-            for name in dict.fromkeys(touched(step)):
-                users.setdefault(name, []).append(position)
-            writer.update(dict.fromkeys(written(step), position))
+        users = self.places.users
         seen = {self.found.first, self.found.middle, self.position}
         while True:
             waiting = {one for name in self.matrices for one in users[name]} - seen
@@ -311,7 +330,7 @@ class _Gathering:
             if step.kernel.kind == "contraction":
                 fits = self._sum(part)
             else:
-                fits = step.kernel.kind == "loop" and self._later_rows(part, writer)
+                fits = step.kernel.kind == "loop" and self._later_rows(part)
             if not fits:
                 return False
         return all(self.around.users[name] == len(users[name]) for name in self.matrices)
@@ -358,7 +377,7 @@ class _Gathering:
             return None
         return names
 
-    def _later_rows(self, part: Part, writer: dict[str, int]) -> bool:
+    def _later_rows(self, part: Part) -> bool:
         """Work on the rows of matrices, and of products that only it reads."""
         first = next(load for name in self.matrices for load in part.loads(name))
         names = self._common(first)
@@ -376,7 +395,7 @@ class _Gathering:
                 if loads != [self.matrices[name]]:
                     return False
                 continue
-            position = self.around.made_by(self.steps, loads[0], writer, "contraction") if loads else None
+            position = self.around.made_by(self.steps, loads[0], self.places.writer, "contraction") if loads else None
             if position is None or COLUMN not in ir.axes_used(loads[:1]):
                 continue
             score = score_of(Part.of(self.steps[position]), loads[0], self.grid)  # type: ignore[arg-type]
@@ -443,15 +462,17 @@ class _Gathering:
         return canonical_launch("grid", used, batch, statements, 0, label, location, self.locals)
 
     def _place(self) -> int | None:
-        """Where the loops and the grid may stand: the first place behind the chain to which all that they replace may be moved."""
-        gone = {*self.visited, self.found.first, self.found.middle}
+        """Where the loops and the grid may stand: the first place behind the chain to which all may be moved that they replace or
+        compute once more."""
+        moved = {*self.visited, self.found.first, self.found.middle}
+        gone = {*moved, self.position}
         base = self.around.program.base
         for position in sorted(one for one in self.visited if one > self.position):
             between = [at for at in range(self.position + 1, position) if at not in gone]
             stays = all(
                 base(name) != base(one) for at in between for name in written(self.steps[at]) for one in self.results
             )
-            if stays and self.around.may_move(self.steps, self.visited, position, gone):
+            if stays and self.around.may_move(self.steps, moved, position, gone):
                 return position
         return None
 
