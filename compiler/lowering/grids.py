@@ -20,7 +20,8 @@ Source: Dao, FlashAttention-2: Faster Attention with Better Parallelism and Work
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pierian.compiler.dim import Dim, symbol
@@ -168,6 +169,7 @@ class _Gathering:
         visited: where the readers of matrices and the products between stand.
         matrices: for each matrix in memory the load of it at a point of the grid, by common names of the axes.
         local: for each of those loads the load of the local matrix that takes its place.
+        whole: what is stored there, as an expression over scores.
         scores, work, sums: the statements of the grid.
         numbers: what a row's reductions give, by their names in the chain: the arrays that hold it.
         arrays: new arrays, by name, as buffers.
@@ -185,6 +187,7 @@ class _Gathering:
     visited: set[int] = field(default_factory=set)
     matrices: dict[str, Scalar] = field(default_factory=dict)
     local: dict[Scalar, Scalar] = field(default_factory=dict)
+    whole: dict[Scalar, Scalar] = field(default_factory=dict)
     scores: list[Product] = field(default_factory=list)
     work: list[Store] = field(default_factory=list)
     sums: list[Statement] = field(default_factory=list)
@@ -269,6 +272,7 @@ class _Gathering:
         self, body: Sequence[Statement], known: dict[Scalar, Scalar], reduces: dict[str, Reduce], own: bool = False
     ) -> bool:
         """Work on rows: what it stores are matrices of the grid. False where it does anything else."""
+        numbers: dict[Scalar, Scalar | None] = {}
         for statement in body:
             if isinstance(statement, Reduce):
                 continue
@@ -276,7 +280,9 @@ class _Gathering:
                 return False
             value = statement.value
             for node in [node for node in ir.postorder([value]) if node.op == "reduced"]:
-                number = self._number(reduces[str(node.attribute)], own)
+                if node not in numbers:
+                    numbers[node] = self._number(_replaced(reduces[str(node.attribute)], known), own)
+                number = numbers[node]
                 if number is None:
                     return False
                 value = replace_expression(value, node, number)
@@ -290,6 +296,7 @@ class _Gathering:
             self._add_local(name, value, (self.row, self.found.column))
             self.matrices[statement.buffer] = load
             self.local[load] = ir.load(name, self.place, value.dtype)
+            self.whole[load] = self._whole(value)
         return True
 
     def _number(self, reduce: Reduce, own: bool) -> Scalar | None:
@@ -385,6 +392,8 @@ class _Gathering:
         if names is None or {name for name in names if name not in inner} != {axis.name for axis in part.axes}:
             return False
         body = moved_rows(part, {axis.name: names[axis.name] for axis in part.axes})
+        if body is not None and not inner:  # pointwise work has no rows: the columns are an outer axis too
+            body = [replace(statement, axes=(self.found.column,)) for statement in body]
         if body is None or any(s.axes and s.axes[0].extent != self.found.column.extent for s in body):
             return False
         known: dict[Scalar, Scalar] = {}
@@ -405,21 +414,20 @@ class _Gathering:
             self.known.update(Part.of(self.steps[position]).buffers)  # type: ignore[arg-type]
             ((old, new),) = self._score(score[0]).items()
             known[loads[0]] = replace_expression(score[1], old, new)
-        return self._rows(body, known, _read_locally(reduces, known))
+        return self._rows(body, known, reduces)
 
     def _summed(self, reduce: Reduce) -> str | None:
         """The array of a sum over rows of weights times a product whose right operand is the chain's: the sum of that product's left
         operand times the chain's results, computed by a loop of its own."""
-        factors = _factors(reduce.value)
+        factors = _factors(self._whole(reduce.value))
         product = self.found.product
-        weights = _factors(self.matrices[self.found.weights])
+        weights = _factors(self._whole(self.matrices[self.found.weights]))
         made = {ir.load(one.buffer, self.place, one.value.dtype): one for one in self.scores}
         load = next((one for one in factors if one in made), None)
         if reduce.combiner != "sum" or load is None:
             return None
         score = made[load]
-        factors.remove(load)
-        if factors != weights:
+        if factors - Counter([load]) != weights:
             return None
         inner = next(axis for axis in self.found.parts[2].axes if axis not in self.found.outer)
         depth = score.over[0]
@@ -436,6 +444,13 @@ class _Gathering:
         used = parameters(body, {**self.known, **self.arrays})
         self.loops.append(canonical_launch("loop", used, self.found.outer, body, 0, "multiply+sum", None))
         return name
+
+    def _whole(self, value: Scalar) -> Scalar:
+        """A value as an expression over scores."""
+        for load, expression in self.whole.items():
+            value = replace_expression(value, load, expression)
+            value = replace_expression(value, self.local[load], expression)
+        return value
 
     def _results(self, product: Reduce, inner: Axis, depth: Axis) -> Scalar:
         """The chain's results: what it stores of them, or an array for them."""
@@ -477,21 +492,19 @@ class _Gathering:
         return None
 
 
-def _read_locally(reduces: dict[str, Reduce], known: dict[Scalar, Scalar]) -> dict[str, Reduce]:
-    """Reductions whose values read local matrices instead of what products have stored."""
-    found = dict(reduces)
+def _replaced(reduce: Reduce, known: Mapping[Scalar, Scalar]) -> Reduce:
+    """A reduction that reads local matrices instead of what products have stored."""
     for old, new in known.items():
-        found = {name: replace(one, value=replace_expression(one.value, old, new)) for name, one in found.items()}
-    return found
+        reduce = replace(reduce, value=replace_expression(reduce.value, old, new))
+    return reduce
 
 
-def _factors(value: Scalar) -> list[Scalar]:
-    """The factors of a product, in an order that does not depend on how it is written."""
-    found, stack = [], [value]
-    while stack:
-        node = stack.pop()
-        if node.op == "mul":
-            stack.extend(node.args)
-        else:
-            found.append(node)
-    return sorted(found, key=repr)
+def _factors(value: Scalar) -> Counter[Scalar]:
+    """How often each factor stands in a product."""
+    found = Counter({value: 1})
+    for node in reversed(list(ir.postorder([value]))):
+        if node.op == "mul" and found[node]:
+            times = found.pop(node)
+            for arg in node.args:
+                found[arg] += times
+    return +found

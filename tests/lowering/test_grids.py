@@ -18,6 +18,7 @@ from pierian.compiler.cost import kernel_flops
 from pierian.compiler.dim import evaluate
 from pierian.compiler.kernel.interpret import interpret_program
 from pierian.compiler.kernel.program import launches
+from pierian.compiler.options import CompileOptions
 from pierian.compiler.schedule import grids
 from pierian.compiler.target.features import Target, host
 from pierian.runtime.executable import Executable
@@ -198,6 +199,55 @@ def test_heads_inside_a_row() -> None:
     dp = dy @ v.swapaxes(-1, -2)
     ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * 0.25
     assert_near(run(graph, [x], 2), [ds @ k, ds.swapaxes(-1, -2) @ q, p.swapaxes(-1, -2) @ dy], 3e-6)
+
+
+@pytest.mark.usefixtures("always")
+def test_a_training_step_of_two_layers() -> None:
+    """Products of other layers stand between those of one gradient; a residual beside."""
+    rng = np.random.default_rng(9)
+    x, weights = rng.standard_normal((2, 200, 32), dtype=np.float32), rng.standard_normal((2, 32, 96), dtype=np.float32)
+    graph = tf.Graph()
+    with graph.as_default():
+        given = y = tf.placeholder(tf.float32, x.shape, name="x")
+        projections = [tf.Variable(w * np.float32(0.2), name=f"w{i}") for i, w in enumerate(weights)]
+        for projection in projections:
+            qkv = tf.permute_dims(tf.reshape(tf.matmul(y, projection), (2, 200, 3, 2, 16)), (2, 0, 3, 1, 4))
+            i, j = tf.expand_dims(tf.arange(200), 1), tf.expand_dims(tf.arange(200), 0)
+            scores = tf.where(j > i, np.float32(-1e9), tf.matmul(qkv[0], qkv[1], transpose_b=True) * 0.25)
+            heads = tf.matmul(tf.softmax(scores, axis=-1), qkv[2])
+            y = y + tf.reshape(tf.permute_dims(heads, (0, 2, 1, 3)), (2, 200, 32))
+        loss = tf.reduce_mean(y * y)
+        updates = [w.assign_sub(g) for w, g in zip(projections, tf.gradients(loss, projections), strict=True)]
+        graph.set_outputs([loss, *updates])
+    assert kinds(graph).count("grid") == 2
+    results = []
+    for options in (CompileOptions(), CompileOptions(fuse=False)):
+        with tf.Session(graph, threads=2, options=options) as session:
+            results.append(session.run(list(graph.outputs), {given: x}))
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("always")
+def test_weights_times_a_matrix_such_as_dropout() -> None:
+    rng = np.random.default_rng(8)
+    arrays = [rng.standard_normal((2, 2, 260, 16), dtype=np.float32) for _ in range(3)]
+    kept = (rng.random((2, 2, 260, 260)) < 0.8).astype(np.float32) / np.float32(0.8)
+    graph = tf.Graph()
+    with graph.as_default():
+        q, k, v = (tf.placeholder(tf.float32, arrays[0].shape, name=name) for name in "qkv")
+        drop = tf.placeholder(tf.float32, kept.shape, name="drop")
+        y = tf.matmul(tf.softmax(tf.matmul(q, k, transpose_b=True) * 0.25, axis=-1) * drop, v)
+        graph.set_outputs(tf.gradients(tf.reduce_sum(y * y), [q, k, v]), ["dq", "dk", "dv"])
+    assert kinds(graph) == KINDS
+    a, b, c = (array.astype(np.float64) for array in arrays)
+    p = np.exp(a @ b.swapaxes(-1, -2) * 0.25)
+    p /= p.sum(-1, keepdims=True)
+    dy = 2 * ((p * kept) @ c)
+    dp = (dy @ c.swapaxes(-1, -2)) * kept
+    ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * 0.25
+    found = run(graph, [dict(zip("qkv", arrays, strict=True)).get(one.node.name, kept) for one in graph.inputs], 2)
+    assert_near(found, [ds @ b, ds.swapaxes(-1, -2) @ a, (p * kept).swapaxes(-1, -2) @ dy], 3e-6)
 
 
 @pytest.mark.usefixtures("always")
