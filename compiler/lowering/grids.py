@@ -100,10 +100,10 @@ class _Gatherer:
             return None
         for name, buffer in gathering.arrays.items():
             self.program.buffers[name] = ProgramBuffer(name, "temporary", buffer.dtype, buffer.shape)
-        self._note(made.chain, "chain", [steps[found.first], steps[found.middle], steps[position]])
-        members = [steps[one] for one in sorted(gathering.visited)]
-        for launch in made.launches:
-            self._note(launch, "grid", members)
+        self._note(made.chain, "chain", [found.first, found.middle, position], [position], steps)
+        for loop, place in zip(gathering.loops, gathering.origins, strict=True):
+            self._note(loop, "loop", [place], [], steps)
+        self._note(made.launches[-1], "grid", sorted(gathering.visited), sorted(gathering.ends), steps)
         return made
 
     def _refuse(self, rows: Step, reason: str) -> None:
@@ -112,15 +112,16 @@ class _Gatherer:
         for value in cluster.stores if cluster is not None else ():
             self.record.refusals[value.node] = reason
 
-    def _note(self, launch: Launch, kind: str, parts: Sequence[Step]) -> None:
-        clusters = [one for part in parts if (one := self.record.clusters.get(id(part))) is not None]
+    def _note(
+        self, launch: Launch, kind: str, parts: Sequence[int], ends: Sequence[int], steps: Sequence[Step]
+    ) -> None:
+        """Note whose operators a launch computes, and which of them end there, by where their launches stood."""
+        clusters = {at: one for at in parts if (one := self.record.clusters.get(id(steps[at]))) is not None}
         if len(clusters) < len(parts):
             return
-        last = clusters[-1]
-        members = set().union(*(cluster.members for cluster in clusters))
-        stores = list(last.stores)
-        if kind == "grid":
-            stores = [value for cluster in clusters for value in cluster.stores if cluster.kind == "contraction"]
+        last = clusters[parts[-1]]
+        members = set().union(*(cluster.members for cluster in clusters.values()))
+        stores = [value for at in ends for value in clusters[at].stores]
         self.record.add([launch], Cluster(kind, last.root, last.domain, last.outer, members, stores))
 
 
@@ -174,7 +175,8 @@ class _Gathering:
         numbers: what a row's reductions give, by their names in the chain: the arrays that hold it.
         arrays: new arrays, by name, as buffers.
         results: what the chain stores of its results anyway, and loops read.
-        loops: kernels that compute sums over rows from the chain's results.
+        loops, origins: kernels that compute sums over rows from the chain's results, and where the work stands that needs them.
+        ends: where the products stand whose results the grid stores.
         reason: why the matrix stays in memory, where the structure would allow another way.
     """
 
@@ -196,6 +198,8 @@ class _Gathering:
     known: dict[str, Buffer] = field(default_factory=dict)
     results: set[str] = field(default_factory=set)
     loops: list[Launch] = field(default_factory=list)
+    origins: list[int] = field(default_factory=list)
+    ends: set[int] = field(default_factory=set)
     more: list[Store] = field(default_factory=list)
     locals: list[Buffer] = field(default_factory=list)
     reason: str = ""
@@ -336,8 +340,10 @@ class _Gathering:
             self.known.update(part.buffers)
             if step.kernel.kind == "contraction":
                 fits = self._sum(part)
+                self.ends.add(position)
             else:
                 fits = step.kernel.kind == "loop" and self._later_rows(part)
+                self.origins += [position] * (len(self.loops) - len(self.origins))
             if not fits:
                 return False
         return all(self.around.users[name] == len(users[name]) for name in self.matrices)
