@@ -35,6 +35,9 @@ COLUMNS = 192
 # second number is for a mask that empties blocks, whose products are left out.
 FEW_BYTES = 4 << 20
 FEW_MASKED_BYTES = 2 << 20
+# Products of a score that are added up one after the other: short chains, for a few hundredths of the time, since sums over rows that
+# scores are compared with were rounded otherwise, and differences of nearly equal numbers keep the errors of both.
+SHORT_CHAIN = 16
 # Shares of the columns of one point of a batch, at most: each keeps sums over columns of its own in memory.
 SHARES = 16
 
@@ -131,6 +134,7 @@ class Blocks:
         mr: rows of a register tile, of scores and of results.
         nr: columns of a register tile of scores.
         rows, columns: weights computed at a time; rows are whole tiles, columns whole panels.
+        chain: products of a score that are added up one after the other (see `Tiling.chain`).
         shares: into how many tasks the blocks of columns at one point of the batch are dealt, one after the other.
     """
 
@@ -139,6 +143,7 @@ class Blocks:
     nr: int
     rows: int
     columns: int
+    chain: int
     shares: int
 
     def nv(self, width: int) -> int:
@@ -334,7 +339,7 @@ def choose_blocks(grid: Grid, target: Target) -> Blocks:
     mr = min(TILE_ROWS, max(1, (target.vector_registers - 3) // 2))
     rows = _even(grid.row.extent, ROWS, mr)
     columns = _even(grid.column.extent, COLUMNS, lcm(nr, mr))
-    return Blocks(lanes, mr, nr, rows, columns, _shares(grid, columns))
+    return Blocks(lanes, mr, nr, rows, columns, SHORT_CHAIN, _shares(grid, columns))
 
 
 def _even(extent: Dim, most: int, unit: int) -> int:

@@ -364,7 +364,7 @@ class GridEmitter(_GridWriter):
                 left = w.gep(lhs, kind, w.mul(row.index, i64(row_step)))
                 target = w.gep(matrix, kind, w.add(w.mul(row.index, i64(b.stride)), column.index))
                 held, shape = self.memory["tile"], self._score_shape(roles)
-                self._tile(shape, left, rhs, i64(depth), chain_length(depth), held, target, b.stride)
+                self._tile(shape, left, rhs, i64(depth), b.chain, held, target, b.stride)
 
     def _tile(
         self, shape: MicroShape, lhs: Value, rhs: Value, depth: Value, chain: int, held: Value, target: Value,
