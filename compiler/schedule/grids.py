@@ -35,7 +35,7 @@ COLUMNS = 192
 # second number is for a mask that empties blocks, whose products are left out.
 FEW_BYTES = 4 << 20
 FEW_MASKED_BYTES = 2 << 20
-# Products of a score that are added up one after the other: short chains, for a few hundredths of the time, since sums over rows that
+# Products of a score that are added up one after the other: few, for a few hundredths of the time, since sums over rows that
 # scores are compared with were rounded otherwise, and differences of nearly equal numbers keep the errors of both.
 SHORT_CHAIN = 16
 # Shares of the columns of one point of a batch, at most: each keeps sums over columns of its own in memory.
