@@ -321,10 +321,11 @@ def test_a_library_gives_the_bits_of_a_session(tmp_path: Path) -> None:
     assert [one.tobytes() for one in found] == [one.tobytes() for one in run(graph, arrays, 2)]
 
 
+SLOW_ISAS = [pytest.param(isa, marks=pytest.mark.slow) for isa in ("sse2", "scalar", "neon")]
+
+
 @pytest.mark.usefixtures("always")
-@pytest.mark.parametrize(
-    "isa", ["avx512", "avx2", *(pytest.param(isa, marks=pytest.mark.slow) for isa in ("sse2", "scalar", "neon"))]
-)
+@pytest.mark.parametrize("isa", ["avx512", "avx2", *SLOW_ISAS])
 def test_other_instruction_sets(isa: str) -> None:
     """Code for less capable processors of this machine's kind is run; that for others is only made."""
     best = host()
