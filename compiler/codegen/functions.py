@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pierian.compiler.codegen.scalars import emit_scalar, register_type, splat_constant
 from pierian.compiler.codegen.writer import FunctionWriter, Value, lanes_of, vector
 from pierian.compiler.dtype import DType, as_dtype
-from pierian.compiler.elementary import EXPANSIONS, expand
+from pierian.compiler.elementary import expand, expansions
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.scalar import Scalar
 
@@ -72,7 +72,7 @@ def _definition(op: str, dtype: DType, lanes: int, isa: str) -> tuple[str, froze
     names = ["x", "y"][:count]
     writer = FunctionWriter(f"pierian_fn_{op}_{dtype}_x{lanes}", type_, [(name, type_) for name in names], isa=isa)
     arguments = [ir.reduced(name, dtype) for name in names]
-    (whole,) = expand([EXPANSIONS[op](*arguments)], inlined=1 << 30)
+    (whole,) = expand([expansions(isa)[op](*arguments)], isa, inlined=1 << 30)
     values: dict[Scalar, Value] = {leaf: writer.arg(name) for leaf, name in zip(arguments, names, strict=True)}
     for node in ir.postorder([whole]):
         if node in values:

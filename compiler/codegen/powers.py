@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, lanes_of, like
 from pierian.compiler.dtype import DType
+from pierian.compiler.kernel.scalar import POWERS
 
 # As the instruction wants it: fractions in [3/4, 3/2), NaN for negative numbers.
 _FRACTION = Value("11", "i32")
@@ -11,17 +12,15 @@ _AS_SET = Value("4", "i32")  # rounding as the control register says
 
 
 def scale(writer: FunctionWriter, dtype: DType, x: Value, n: Value) -> Value:
-    """x * 2^n: one instruction where there is one, else two multiplications by halves of the power, the first exact."""
+    """`ldexp`: one instruction where there is one, else two multiplications by halves of the power, the first exact."""
     if _has_instruction(writer, dtype, x):
-        return _masked(writer, "scalef", dtype, x, n)
-    # Where n is NaN so is x: any integer will do, but it must be one.
-    whole = writer.cast("fptosi", n, like(x.type, f"i{dtype.bits}"))
-    whole = writer.emit(f"freeze {whole}", whole.type)
-    half = writer.op("ashr", whole, _like(1, whole))
-    mantissa, bias = (23, 127) if dtype.bits == 32 else (52, 1023)
+        return _masked(writer, "scalef", dtype, x, writer.op("fsub", n, _like(POWERS[dtype], n)))
+    # The last bits are n and twice the bias; where n is NaN so is x, and any power will do.
+    whole = writer.cast("bitcast", n, like(x.type, f"i{dtype.bits}"))
+    half = writer.op("lshr", whole, _like(1, whole))
+    mantissa = 23 if dtype.bits == 32 else 52
     for part in (half, writer.op("sub", whole, half)):
-        biased = writer.op("add", part, _like(bias, part))
-        power = writer.cast("bitcast", writer.op("shl", biased, _like(mantissa, part)), x.type)
+        power = writer.cast("bitcast", writer.op("shl", part, _like(mantissa, part)), x.type)
         x = writer.op("fmul", x, power)
     return x
 

@@ -26,7 +26,7 @@ def emit_serial(kernel: Kernel, name: str, target: Target) -> KernelCode:
     (store,) = kernel.body
     assert isinstance(store, Store)
     roots = [store.value, *(index for index in store.indices if not isinstance(index, int) and hasattr(index, "op"))]
-    expanded = expand(roots)  # type: ignore[arg-type]
+    expanded = expand(roots, target.isa)  # type: ignore[arg-type]
     mapping = dict(zip(roots, expanded, strict=True))
     store = replace(store, value=expanded[0], indices=tuple(mapping.get(i, i) for i in store.indices))  # type: ignore
     kernel = replace(kernel, body=(store,))

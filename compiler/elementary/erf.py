@@ -21,7 +21,7 @@ from pierian.compiler.elementary.arithmetic import (
     polynomial,
     sub,
 )  # fmt: skip
-from pierian.compiler.elementary.exp import exp_moderate
+from pierian.compiler.elementary.exp import decay
 from pierian.compiler.elementary.piecewise import ERF
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.scalar import Scalar
@@ -49,5 +49,5 @@ def erf(x: Scalar) -> Scalar:
     small = ir.fma(magnitude, pairwise_polynomial(square, SMALL64), magnitude)
     limited = clamp_above(magnitude, 6.0)
     t = div(c(4.0, x), add(limited, c(3.0, x)))
-    large = sub(one, mul(exp_moderate(neg(mul(limited, limited))), polynomial(t, SCALED64)))
+    large = sub(one, mul(decay(neg(mul(limited, limited))), polynomial(t, SCALED64)))
     return copy_sign(ir.select(lt(magnitude, one), small, large), x)

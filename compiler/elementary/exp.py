@@ -1,4 +1,4 @@
-"""exp, exp2, expm1.
+"""exp, decay, exp2, expm1.
 
 Reduction: x = n ln 2 + r with |r| <= ln(2)/2 and ln 2 in two parts (Cody and Waite), then e^r = 1 + r + r^2 q(r). The
 polynomials are minimax fits on |r| <= 0.34662; relative error of the fit below 4e-9 in float32, 2e-17 in float64.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from pierian.compiler.elementary.arithmetic import (
     MANTISSA,
-    Pair,
     absolute,
     add,
+    bits,
     c,
     clamp_above,
     clamp_below,
     copy_sign,
+    integer,
     is_single,
     mul,
     pairwise_polynomial,
@@ -49,48 +50,50 @@ RANGE = {"float32": (-104.0, 89.0), "float64": (-746.0, 710.0)}
 RANGE2 = {"float32": (-151.0, 129.0), "float64": (-1076.0, 1025.0)}
 
 
-def reduce(x: Scalar) -> Pair:
-    """n as a float and r of x = n ln 2 + r."""
+def reduce(x: Scalar, unit: float = 0.0) -> tuple[Scalar, Scalar, Scalar]:
+    """n as a float and r of x = n ln 2 + r; before them n as `ldexp` wants it, or added to another `unit` that rounds."""
     high, low = LN2_32 if is_single(x) else LN2_64
-    # Adding 1.5 times the unit of the mantissa's last place rounds to an integer, in the same step as the product.
-    unit = c(1.5 * 2.0 ** MANTISSA[x.dtype.name], x)
-    n = sub(ir.fma(x, c(LOG2E, x), unit), unit)
+    start = c(unit or ir.POWERS[x.dtype], x)
+    power = ir.fma(x, c(LOG2E, x), start)  # rounded to an integer in the same step as the product
+    n = sub(power, start)
     r = ir.fma(n, c(-high, x), x)
-    return n, ir.fma(n, c(-low, x), r)
+    return power, n, ir.fma(n, c(-low, x), r)
 
 
-def _minus_one(r: Scalar) -> Scalar:
-    """e^r - 1 for a reduced float64: r + r^2 q(r)."""
-    return ir.fma(mul(r, r), pairwise_polynomial(r, Q64), r)
-
-
-def _grown(r: Scalar) -> Scalar:
-    """e^r for a reduced argument."""
+def _grown(r: Scalar, scale: float = 1.0) -> Scalar:
+    """e^r for a reduced argument, times a power of two."""
     if is_single(r):
-        return polynomial(r, (1.0, 1.0, *C32))
-    return add(_minus_one(r), c(1.0, r))
+        return polynomial(r, [scale * coefficient for coefficient in (1.0, 1.0, *C32)])
+    whole = [scale * coefficient for coefficient in Q64]
+    first = r if scale == 1.0 else mul(r, c(scale, r))
+    return add(ir.fma(mul(r, r), pairwise_polynomial(r, whole), first), c(scale, r))
 
 
 def exp(x: Scalar) -> Scalar:
     """e^x."""
     low, high = RANGE[x.dtype.name]
-    n, r = reduce(clamp_below(clamp_above(x, high), low))
-    return ir.ldexp(_grown(r), n)
+    power, _, r = reduce(clamp_below(clamp_above(x, high), low))
+    return ir.ldexp(_grown(r), power)
 
 
-def exp_moderate(x: Scalar) -> Scalar:
-    """e^x for arguments within `RANGE`; two operations fewer."""
-    n, r = reduce(x)
-    return ir.ldexp(_grown(r), n)
+def decay(x: Scalar) -> Scalar:
+    """e^x for x up to zero. Exponents have room above: with 2^-s e^r in place of e^r, the power 2^(n + s) is a normal number for
+    all n. One shift makes it of the sum that rounds, and one product rounds once, into the denormals too."""
+    low, _ = RANGE[x.dtype.name]
+    mantissa, bias, raised = MANTISSA[x.dtype.name], *((127, 32) if is_single(x) else (1023, 64))
+    sum_, _, r = reduce(clamp_below(x, low), 1.5 * 2.0**mantissa + bias + raised)
+    power = ir.bitcast(ir.binary("shl", bits(sum_), integer(x, mantissa)), x.dtype)
+    return mul(_grown(r, 2.0**-raised), power)
 
 
 def exp2(x: Scalar) -> Scalar:
     """2^x; the fraction of x is exact."""
     low, high = RANGE2[x.dtype.name]
     x = clamp_below(clamp_above(x, high), low)
-    n = ir.unary("round", x)
-    r = mul(sub(x, n), c(0.6931471805599453, x))
-    return ir.ldexp(_grown(r), n)
+    start = c(ir.POWERS[x.dtype], x)
+    power = add(x, start)  # rounded to an integer
+    r = mul(sub(x, sub(power, start)), c(0.6931471805599453, x))
+    return ir.ldexp(_grown(r), power)
 
 
 def expm1(x: Scalar) -> Scalar:
@@ -99,8 +102,8 @@ def expm1(x: Scalar) -> Scalar:
     least, most = (-30.0, 89.0) if is_single(x) else (-60.0, 710.0)
     half_one = c(0.5, x)
     limited = clamp_below(clamp_above(x, most), least)
-    n, r = reduce(limited)
-    half = ir.ldexp(half_one, n)
+    power, n, r = reduce(limited)
+    half = ir.ldexp(half_one, power)
     start = sub(half, half_one)
     # The sum of the two large parts is kept in two; the small part goes into the second.
     high, low = LN2_32 if is_single(x) else LN2_64

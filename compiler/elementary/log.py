@@ -16,7 +16,6 @@ from pierian.compiler.elementary.arithmetic import (
     is_finite,
     is_single,
     mul,
-    neg,
     pairwise_polynomial,
     sub,
     two_product,
@@ -84,7 +83,7 @@ def log1p(x: Scalar) -> Scalar:
     one = c(1.0, x)
     u = add(one, x)
     e = ir.unary("exponent", u)
-    shrink = ir.ldexp(one, neg(e))
+    shrink = ir.ldexp(one, sub(c(ir.POWERS[x.dtype], x), e))
     start = sub(shrink, one)
     f = ir.fma(x, shrink, start)
     lost = ir.fma(x, shrink, sub(start, f))

@@ -69,8 +69,9 @@ def _magnitude_single(base: Scalar, y: Scalar) -> Scalar:
     logarithm = ir.fma(f, pairwise_polynomial(f, LOG2), e)
     # Beyond these the result is zero or infinite.
     exponent = clamp_below(clamp_above(mul(ir.convert(y, float64), logarithm), 160.0), -160.0)
-    n = ir.unary("round", exponent)
-    return ir.convert(ir.ldexp(pairwise_polynomial(sub(exponent, n), EXP2), n), float32)
+    start = c(ir.POWERS[float64], exponent)
+    whole = add(exponent, start)  # rounded to an integer
+    return ir.convert(ir.ldexp(pairwise_polynomial(sub(exponent, sub(whole, start)), EXP2), whole), float32)
 
 
 def _magnitude(base: Scalar, y: Scalar) -> Scalar:

@@ -53,13 +53,13 @@ def _single(x: Scalar) -> Scalar:
     whole = add(constant, rest)
     # e^min(x, 0) is 2^n (1 + first + second); first is exact, and so is the sum of `total` and `lost`.
     w = clamp_below(clamp_above(x, 0.0), -104.0)
-    n, r = reduce(w)
+    power, n, r = reduce(w)
     first = ir.fma(n, c(-LN2_32[0], x), w)
     second = ir.fma(mul(r, r), polynomial(r, LONG_C32), mul(n, c(-LN2_32[1], x)))
     total = ir.fma(whole, first, constant)
     lost = ir.fma(whole, first, sub(constant, total))
     total = add(total, add(lost, ir.fma(whole, second, rest)))
-    return ir.select(ir.compare("gt", x, c(_LIMIT, x)), x, ir.ldexp(total, n))
+    return ir.select(ir.compare("gt", x, c(_LIMIT, x)), x, ir.ldexp(total, power))
 
 
 RIGHT = (

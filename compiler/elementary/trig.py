@@ -165,7 +165,7 @@ def _payne_hanek_double(x: Scalar) -> tuple[Scalar, Pair]:
     exponent = ir.binary("and", ir.binary("lshr", bits(x), ir.const(52, int64)), ir.const(0x7FF, int64))
     above = ir.binary("ashr", ir.binary("sub", exponent, ir.const(1023 + 52, int64)), ir.const(3, int64))
     row = ir.binary("max", above, ir.const(0, int64))
-    y = ir.ldexp(x, mul(ir.convert(row, float64), c(-float(_STEP), x)))
+    y = ir.ldexp(x, ir.fma(ir.convert(row, float64), c(-float(_STEP), x), c(ir.POWERS[float64], x)))
     pieces = [ir.lookup(table, row, float64) for table in _table()]
     first, first_low = two_product(y, pieces[0])
     second, second_low = two_product(y, pieces[1])

@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 
 _UNARY: dict[str, Callable[[Any], Any]] = {
     "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc,
-    "round": np.rint, "not": np.invert, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log,
+    "round": np.rint, "not": np.invert, "exp": np.exp, "decay": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log,
     "log1p": np.log1p, "log2": np.log2, "sin": np.sin, "cos": np.cos, "sin_huge": np.sin,
     "cos_huge": np.cos, "tanh": np.tanh, "erf": math.erf,
     "softplus": lambda x: np.logaddexp(x, x.dtype.type(0)), "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
@@ -222,7 +222,8 @@ def _special(node: Scalar, args: list[Any]) -> Any:
     if op == "fma":
         return dtype.numpy.type(np.longdouble(args[0]) * np.longdouble(args[1]) + np.longdouble(args[2]))
     if op == "ldexp":
-        return args[0] if args[1] != args[1] else np.ldexp(args[0], int(args[1]))
+        n = args[1] - dtype.numpy.type(ir.POWERS[dtype])
+        return np.ldexp(args[0], int(n)) if np.isfinite(n) else args[0] * n
     if op == "lookup":
         assert isinstance(node.attribute, tuple)
         return node.attribute[int(args[0])]

@@ -13,10 +13,10 @@ modulo the width. `convert` from float to integer truncates and saturates, NaN g
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Union
 
-from pierian.compiler.dim import Dim, Symbolic, symbols
+from pierian.compiler.dim import Dim, Symbolic, substitute, symbols
 from pierian.compiler.dtype import DType, bool_, float32, float64, int32, int64
 
 # An index into a buffer: a size expression over axes and symbols, or an int64 value computed at run time.
@@ -33,16 +33,18 @@ LEAVES = ("const", "dim", "load", "reduced")
 # load: attribute is (buffer name, indices). reduced: attribute is the name of a Reduce earlier in the kernel.
 HIGH = ("mulhi_u32", "ldexp", "exponent", "fraction", "lookup", "pick", "rare")
 # mulhi_u32: int32 x int32, the upper 32 bits of the unsigned product.
-# ldexp: x * 2^n for an integral float n within twice the range of normal exponents; rounded once.
+# ldexp: x * 2^n, rounded once, for an integral n within twice the range of normal exponents. Its second argument is the float
+# `POWERS + n`, the last bits of which are an integer.
 # exponent, fraction: e as a float, and m in [3/4, 3/2), of x = m 2^e for positive x, denormals included. At zero e is -inf, at
 # infinity inf, where x is negative (a negative zero is zero) or NaN it is NaN; m is anything there.
 # lookup: element number `index` (int64, in range) of a table of constants, the attribute.
 # rare(condition, x, y): where the condition is true, which is rare, the elementary function of x that the attribute names, else y.
 # pick: element number `index` (int32) modulo the length of a table of 16 or 32 constants, short enough for registers.
 ELEMENTARY = (
-    "exp", "exp2", "expm1", "log", "log1p", "log2", "sin", "cos", "sin_huge", "cos_huge", "tanh", "sigmoid", "erf",
+    "exp", "decay", "exp2", "expm1", "log", "log1p", "log2", "sin", "cos", "sin_huge", "cos_huge", "tanh", "sigmoid", "erf",
     "softplus", "pow", "rsqrt",
 )  # fmt: skip
+# decay: e^x for x that is known to be at most 0, or NaN: it need not be kept from overflow.
 
 PRIMITIVE = frozenset((*UNARY, *BINARY, *COMPARE, *TERNARY, *CASTS, *LEAVES, *HIGH))
 
@@ -135,6 +137,11 @@ def fma(x: Scalar, y: Scalar, z: Scalar) -> Scalar:
     return scalar("fma", x.dtype, (x, y, z))
 
 
+# What `ldexp` wants added to an exponent: 1.5 times the unit of the mantissa's last place, which rounds to an integer, and twice the
+# bias of exponents, so that half of the last bits is a biased exponent.
+POWERS = {float32: 1.5 * 2.0**23 + 2 * 127, float64: 1.5 * 2.0**52 + 2 * 1023}
+
+
 def ldexp(x: Scalar, n: Scalar) -> Scalar:
     return scalar("ldexp", x.dtype, (x, n))
 
@@ -213,6 +220,23 @@ def axes_used(roots: Iterable[Scalar]) -> frozenset[str]:
                 if isinstance(index, Symbolic):
                     found |= symbols(index)
     return frozenset(found)
+
+
+def rename_axes(root: Scalar, names: Mapping[str, Dim]) -> Scalar:
+    """The expression with axes replaced."""
+    done: dict[Scalar, Scalar] = {}
+    for node in postorder([root]):
+        if node.op == "load":
+            buffer, indices = load_parts(node)
+            mapped: list[Index] = [done[i] if isinstance(i, Scalar) else substitute(i, names) for i in indices]
+            done[node] = load(buffer, tuple(mapped), node.dtype)
+        elif node.op == "dim":
+            done[node] = dim(substitute(node.attribute, names))  # type: ignore[arg-type]
+        elif node.args:
+            done[node] = scalar(node.op, node.dtype, tuple(done[arg] for arg in node.args), node.attribute)
+        else:
+            done[node] = node
+    return done[root]
 
 
 def bits_of(value: float) -> int:

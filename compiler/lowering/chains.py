@@ -25,7 +25,7 @@ from pierian.compiler.lowering.kernel import canonical_launch
 from pierian.compiler.lowering.parts import Part, Surroundings, loads_of, matched, parameters
 from pierian.compiler.lowering.record import Record
 from pierian.compiler.schedule.chains import refusal, take_apart
-from pierian.compiler.schedule.rows import rename_axes, replace_expression
+from pierian.compiler.schedule.rows import replace_expression
 
 # Names of the arrays between the products, and of the axes that are no outer axes of the second product.
 SCORES, SUMS = "%s", "%o"
@@ -183,7 +183,7 @@ def join(found: Triple, dropped: Collection[str], more: Sequence[Store] = ()) ->
     body, made = fitted
     place = (symbol(inner[0].name),)
     weight = next(s for s in body if isinstance(s, Store) and s.buffer == found.weights)
-    renamed = rename_axes(product.value.args[1], {product.axes[0].name: symbol(COLUMN)})
+    renamed = ir.rename_axes(product.value.args[1], {product.axes[0].name: symbol(COLUMN)})
     summed = ir.scalar("mul", product.value.dtype, (weight.value, renamed))
     total = ir.load(SUMS, place, product.value.dtype)
     statements = [
@@ -234,12 +234,12 @@ def moved_rows(rows: Part, names: dict[str, Dim]) -> list[Statement] | None:
             return None
         column = {statement.axes[0].name: symbol(COLUMN)} if statement.axes else {}
         renamed: dict[str, Dim] = {**names, **column}
-        value = rename_axes(statement.value, renamed)
+        value = ir.rename_axes(statement.value, renamed)
         axes = tuple(Axis(COLUMN, axis.extent) for axis in statement.axes)
         if isinstance(statement, Reduce):
             body.append(replace(statement, axes=axes, value=value))
             continue
-        place = rename_axes(ir.load(statement.buffer, statement.indices, statement.value.dtype), renamed)
+        place = ir.rename_axes(ir.load(statement.buffer, statement.indices, statement.value.dtype), renamed)
         body.append(replace(statement, axes=axes, value=value, indices=ir.load_parts(place)[1]))
     return body
 
@@ -259,10 +259,10 @@ def score_of(first: Part, load: Scalar, axes: Sequence[Axis]) -> tuple[Product, 
     place = (symbol(COLUMN),)
     over = (Axis(DEPTH, reduce.axes[0].extent),)
     column = next(axis for axis in axes if axis.name == COLUMN)
-    value = rename_axes(reduce.value, renamed)
+    value = ir.rename_axes(reduce.value, renamed)
     dtype = reduce.value.dtype
     score = replace_expression(
-        rename_axes(store.value, renamed), ir.reduced(reduce.name, dtype), ir.load(SCORES, place, dtype)
+        ir.rename_axes(store.value, renamed), ir.reduced(reduce.name, dtype), ir.load(SCORES, place, dtype)
     )
     return Product(SCORES, place, value, (column,), over), score
 

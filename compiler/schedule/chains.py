@@ -21,7 +21,7 @@ from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Product, Reduce, Statement, Store
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.schedule.contraction import CHAIN, LINE, UNROLL, Roles, classify
-from pierian.compiler.schedule.rows import cost, rename_axes, replace_expression
+from pierian.compiler.schedule.rows import cost, replace_expression
 from pierian.compiler.target.features import Target
 
 # Columns of scores in one block of a softmax: as many as keep the second product's sums long in registers.
@@ -180,7 +180,7 @@ def take_apart(kernel: Kernel) -> Chain | None:
     if any(statement is None for statement in rows) or second.over[0].extent != column.extent:
         return None
     values = replace(
-        second, value=rename_axes(second.value, {second.over[0].name: symbol(column.name)}), over=(column,)
+        second, value=ir.rename_axes(second.value, {second.over[0].name: symbol(column.name)}), over=(column,)
     )
     roles = _roles(kernel, first, values)
     if roles is None or not _reads_in_place(first, values, rows, results):
@@ -213,13 +213,13 @@ def _along(statement: Statement, column: Axis) -> Statement | None:
     if len(statement.axes) != 1 or statement.axes[0].extent != column.extent:
         return None
     names: dict[str, Dim] = {statement.axes[0].name: symbol(column.name)}
-    value = rename_axes(statement.value, names)
+    value = ir.rename_axes(statement.value, names)
     if isinstance(statement, Reduce):
         return replace(statement, axes=(column,), value=value)
     if any(isinstance(index, Scalar) for index in statement.indices):
         return None
     place = ir.load(statement.buffer, statement.indices, statement.value.dtype)
-    return replace(statement, axes=(column,), value=value, indices=ir.load_parts(rename_axes(place, names))[1])
+    return replace(statement, axes=(column,), value=value, indices=ir.load_parts(ir.rename_axes(place, names))[1])
 
 
 def _roles(kernel: Kernel, first: Product, second: Product) -> tuple[Roles, Roles] | None:

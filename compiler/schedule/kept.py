@@ -10,7 +10,7 @@ from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Buffer, Kernel, Statement, Store
 from pierian.compiler.kernel.scalar import Scalar
-from pierian.compiler.schedule.rows import cost_of, groups, rename_axes, replace_expression
+from pierian.compiler.schedule.rows import cost_of, groups, replace_expression
 
 # The number of a row among those walked side by side, each of which has scratch memory of its own.
 SIDE = "%side"
@@ -54,7 +54,7 @@ def _rows(passes: Sequence[Sequence[Statement]], extent: int | None = None) -> l
 
 
 def _at_place(statement: Statement) -> Scalar:
-    return rename_axes(statement.value, {statement.axes[0].name: symbol(_PLACE)})
+    return ir.rename_axes(statement.value, {statement.axes[0].name: symbol(_PLACE)})
 
 
 def _most_expensive(passes: Sequence[Sequence[Statement]]) -> tuple[Scalar, int] | None:
@@ -84,7 +84,7 @@ def _with_kept(
     found: list[list[Statement]] = [list(one) for one in passes]
     numbers = [n for n in _rows(passes, extent) if value in set(ir.postorder(map(_at_place, passes[n])))]
     axis = passes[numbers[0]][0].axes[0]
-    first = rename_axes(value, {_PLACE: symbol(axis.name)})
+    first = ir.rename_axes(value, {_PLACE: symbol(axis.name)})
     found[numbers[0]].insert(0, Store(buffer.name, (symbol(SIDE), symbol(axis.name)), first, (axis,)))
     for number in numbers[1:]:
         found[number] = [_loaded(statement, value, buffer) for statement in passes[number]]
@@ -94,6 +94,6 @@ def _with_kept(
 def _loaded(statement: Statement, value: Scalar, buffer: Buffer) -> Statement:
     """A statement that reads the kept value at its own place."""
     name = statement.axes[0].name
-    own = rename_axes(value, {_PLACE: symbol(name)})
+    own = ir.rename_axes(value, {_PLACE: symbol(name)})
     load = ir.load(buffer.name, (symbol(SIDE), symbol(name)), value.dtype)
     return replace(statement, value=replace_expression(statement.value, own, load))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pierian.compiler.dim import Dim, substitute, symbol
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Statement, Store
-from pierian.compiler.kernel.scalar import Index, Scalar
+from pierian.compiler.kernel.scalar import Scalar
 
 # Expressions of at least this many operations are worth a store and a load instead of a second computation.
 WORTH_KEEPING = 4
@@ -50,7 +50,7 @@ def keep_rows(kernel: Kernel) -> Kernel:
         if [a.extent for a in reduce.axes] != [a.extent for a in last.axes] or cost(reduce.value) < WORTH_KEEPING:
             continue
         renaming = dict(zip((a.name for a in reduce.axes), (symbol(a.name) for a in last.axes), strict=True))
-        wanted = rename_axes(reduce.value, renaming)
+        wanted = ir.rename_axes(reduce.value, renaming)
         if wanted not in set(ir.postorder([last.value])):
             continue
         back = dict(zip((a.name for a in last.axes), (symbol(a.name) for a in reduce.axes), strict=True))
@@ -70,23 +70,6 @@ def keep_rows(kernel: Kernel) -> Kernel:
 
 def _loads(kernel: Kernel) -> list[Scalar]:
     return [node for node in ir.postorder(s.value for s in kernel.body) if node.op == "load"]
-
-
-def rename_axes(root: Scalar, names: Mapping[str, Dim]) -> Scalar:
-    """The expression with axes replaced."""
-    done: dict[Scalar, Scalar] = {}
-    for node in ir.postorder([root]):
-        if node.op == "load":
-            buffer, indices = ir.load_parts(node)
-            mapped: list[Index] = [done[i] if isinstance(i, Scalar) else substitute(i, names) for i in indices]
-            done[node] = ir.load(buffer, tuple(mapped), node.dtype)
-        elif node.op == "dim":
-            done[node] = ir.dim(substitute(node.attribute, names))  # type: ignore[arg-type]
-        elif node.args:
-            done[node] = ir.scalar(node.op, node.dtype, tuple(done[arg] for arg in node.args), node.attribute)
-        else:
-            done[node] = node
-    return done[root]
 
 
 def replace_expression(root: Scalar, old: Scalar, new: Scalar) -> Scalar:

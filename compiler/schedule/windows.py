@@ -17,7 +17,7 @@ from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Statement, Store
 from pierian.compiler.kernel.scalar import Index, Scalar, load_parts, postorder
-from pierian.compiler.schedule.rows import rename_axes, replace_expression
+from pierian.compiler.schedule.rows import replace_expression
 from pierian.compiler.target.features import Target
 
 # Points of a window up to which it is written out; 11 x 11 is the largest that networks have.
@@ -98,7 +98,7 @@ class WindowPlan:
         """An expression at a point of the window, for the row of that number in a tile."""
         places: dict[str, Dim] = {axis.name: at for axis, at in zip(self.taps, point, strict=True)}
         places[self.slide.name] = symbol(self.slide.name) + row
-        result = rename_axes(expression, places)
+        result = ir.rename_axes(expression, places)
         for reduce in self.reduces:
             dtype = reduce.value.dtype
             result = replace_expression(result, ir.reduced(reduce.name, dtype), self.combined(reduce, row))
@@ -177,7 +177,7 @@ def _only_reduces(body: Sequence[Statement]) -> tuple[Reduce, ...]:
 def _over(reduce: Reduce, axes: tuple[Axis, ...]) -> Reduce:
     """The reduction over axes of other names."""
     names: dict[str, Dim] = {old.name: symbol(new.name) for old, new in zip(reduce.axes, axes, strict=True)}
-    return replace(reduce, axes=axes, value=rename_axes(reduce.value, names))
+    return replace(reduce, axes=axes, value=ir.rename_axes(reduce.value, names))
 
 
 def _lane(kernel: Kernel) -> Axis | None:

@@ -168,3 +168,16 @@ def test_float32_over_the_whole_range(name: str) -> None:
             spacing = np.maximum(np.spacing(np.abs(rounded[good])).astype(np.float64), 2.0**-149)
             worst = max(worst, float(np.max(np.abs(found[good] - exact[good]) / spacing, initial=0.0)))
     assert worst <= 1.0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_exponentials_of_what_is_never_positive(dtype: Any) -> None:
+    """`decay` takes the place of `exp`, and gives the same bits, denormals and special values included."""
+    graph = Graph()
+    builder: Any = GraphBuilder(graph)
+    special = [0.0, -0.0, np.inf, np.nan, 1e-45, 87.3, 103.9, 105.0, 745.0, 746.0]
+    x = np.concatenate([special, np.random.default_rng(5).uniform(0, 110, 5000)]).astype(dtype)
+    given = builder.placeholder(TensorType(as_dtype(x.dtype), x.shape), "x")
+    minus = builder.negative(builder.abs(given))
+    (found,) = prepare(graph, [given], [builder.exp(minus)], threads=1)((x,))
+    np.testing.assert_array_equal(found, native("exp", -np.abs(x)))

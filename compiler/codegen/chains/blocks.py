@@ -22,6 +22,7 @@ from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.writer import FALSE, NULL, TRUE, FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.dim import Dim, ceildiv, product
 from pierian.compiler.elementary import expand
+from pierian.compiler.elementary.decays import find_decays
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Reduce, Statement, Store
@@ -59,7 +60,7 @@ class ChainEmitter:
     """Writes the function `name`. `offset`: where in shared memory the panels of values begin, in bytes."""
 
     def __init__(self, name: str, chain: Chain, blocks: Blocks, target: Target, offset: Dim) -> None:
-        self.chain, self.blocks = chain, blocks
+        self.chain, self.blocks, self.isa = chain, blocks, target.isa
         self.writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=target.isa)
         self.frame = Frame(self.writer, chain.kernel, blocks.lanes, Dependencies())
         self.dtype = chain.scores.value.dtype
@@ -80,10 +81,10 @@ class ChainEmitter:
     def _expand(self) -> None:
         """Write out elementary functions, in all expressions at once so that what is equal stays so."""
         before, now = ir.reduced("before", self.dtype), ir.reduced("now", self.dtype)
-        fade = ir.scalar("exp", self.dtype, (ir.binary("sub", before, now),))
+        fade = ir.scalar("decay", self.dtype, (ir.binary("sub", before, now),))  # maxima grow
         bodies = [self.passes.body, self.open.body if self.open is not None else (), self.chain.results]
-        values = [statement.value for body in bodies for statement in body]
-        *done, self.fade = expand([*values, fade])
+        values = [value for body in bodies for value in find_decays(body)]
+        *done, self.fade = expand([*values, fade], self.isa)
         found = iter(done)
         first, second, results = (tuple(replace(s, value=next(found)) for s in body) for body in bodies)
         self.passes = Passes(first, self.passes.divisor)
@@ -204,7 +205,7 @@ class ChainEmitter:
             )
 
     def _lhs(self) -> Scalar:
-        return expand([self.chain.first.lhs])[0]
+        return expand([self.chain.first.lhs], self.isa)[0]
 
     # --- blocks of columns -------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
         return _emit_lanewise(kernel, name, roles, lanewise, target)
     ways: list[tuple[Dim, KernelCode]] = []
     for turned, way in choose_few_rows(kernel, roles, target):
-        expanded, turned = _expanded(kernel, turned)
+        expanded, turned = _expanded(kernel, turned, target.isa)
         own = f"{name}_{len(ways)}"
         if isinstance(way, Stream):
             code = emit_stream(expanded, own, turned, way, target.isa)
@@ -51,7 +51,7 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
 
 
 def _emit_lanewise(kernel: Kernel, name: str, roles: Roles, lanewise: Lanewise, target: Target) -> KernelCode:
-    expanded, roles = _expanded(kernel, roles)
+    expanded, roles = _expanded(kernel, roles, target.isa)
     return emit_lanewise(expanded, name, roles, lanewise, target.isa)
 
 
@@ -80,7 +80,7 @@ def _emit_general(kernel: Kernel, name: str, roles: Roles, winograd: Winograd | 
     if 1 in (roles.m.extent, roles.n.extent, roles.depth):
         return emit_loop(replace(kernel, kind="loop"), name, target)
     tiling = choose_tiling(roles, target)
-    expanded, roles = _expanded(kernel, roles)
+    expanded, roles = _expanded(kernel, roles, target.isa)
     packer = RhsPacker(f"{name}_p", expanded, roles, tiling, target.isa)
     packed = packer.elements * roles.reduce.value.dtype.itemsize
     blocks = BlockEmitter(f"{name}_f", expanded, roles, tiling, target.isa, packed)
@@ -105,9 +105,9 @@ def _emit_general(kernel: Kernel, name: str, roles: Roles, winograd: Winograd | 
     )  # fmt: skip
 
 
-def _expanded(kernel: Kernel, roles: Roles) -> tuple[Kernel, Roles]:
+def _expanded(kernel: Kernel, roles: Roles, isa: str) -> tuple[Kernel, Roles]:
     """The kernel with elementary functions written out, and its roles."""
-    expanded = expand_kernel(kernel)
+    expanded = expand_kernel(kernel, isa)
     reduce = next(statement for statement in expanded.body if isinstance(statement, Reduce))
     lhs, rhs = reduce.value.args
     if roles.lhs is roles.reduce.value.args[1] and roles.rhs is roles.reduce.value.args[0]:

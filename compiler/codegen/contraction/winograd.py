@@ -27,7 +27,7 @@ from pierian.compiler.target.features import Target
 
 def emit_winograd(kernel: Kernel, name: str, plan: Winograd, target: Target) -> KernelCode:
     """Native code of a convolution that `plan` was made for."""
-    kernel = expand_kernel(kernel)
+    kernel = expand_kernel(kernel, target.isa)
     reduce = next(statement for statement in kernel.body if isinstance(statement, Reduce))
     plan = replace(plan, reduce=reduce, lhs=reduce.value.args[0], rhs=reduce.value.args[1])
     emitter = _Emitter(kernel, name, plan, target, is_at_most(plan.multiplications, SMALL_WORK))

@@ -19,7 +19,7 @@ from pierian.compiler.target.features import Target
 
 def emit_loop(kernel: Kernel, name: str, target: Target) -> KernelCode:
     """Native code of a loop kernel."""
-    kernel = expand_kernel(collapse(keep_rows(kernel)))
+    kernel = expand_kernel(collapse(keep_rows(kernel)), target.isa)
     windows = choose_windows(kernel, target)
     if windows is not None:
         return WindowEmitter(kernel, name, windows, target).emit()

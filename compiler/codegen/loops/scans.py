@@ -30,7 +30,7 @@ UNROLL = 4
 
 def emit_scan(kernel: Kernel, name: str, target: Target) -> KernelCode:
     """Native code of a scan kernel."""
-    kernel = expand_kernel(kernel)
+    kernel = expand_kernel(kernel, target.isa)
     (scan,) = kernel.body
     assert isinstance(scan, Scan)
     buffer = next(b for b in kernel.buffers if b.name == scan.buffer)
