@@ -231,6 +231,10 @@ class Scope:
             scope = scope.parent
         return None
 
+    def knows(self, node: Scalar) -> bool:
+        """Whether an expression has been computed."""
+        return self._lookup(node) is not None
+
     def varies(self, node: Scalar) -> bool:
         """True where the expression differs from lane to lane."""
         return self.frame.lanes > 1 and bool(self.frame.dependencies.of(node) & self.vector_axes)

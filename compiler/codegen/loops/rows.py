@@ -14,6 +14,7 @@ from pierian.compiler.codegen.loops.plan import (
     STRETCH,
     Plan,
 )
+from pierian.compiler.codegen.side_by_side import evaluate_together
 from pierian.compiler.codegen.streaming import overflows, streamed_buffers, write_both_ways
 from pierian.compiler.codegen.writer import TRUE, FunctionWriter, Value, constant, element_of, i64, is_literal, like
 from pierian.compiler.cost import kernel_bytes
@@ -359,8 +360,7 @@ class RowEmitter:
     ) -> list[Value]:
         """The elements of one step into the states; `step` is its number."""
         for statement in group:
-            for scope in scopes:
-                scope.vector(statement.value)
+            evaluate_together(scopes, statement.value)
         following: list[Value] = []
         remaining = iter(carried)
         for scope in scopes:

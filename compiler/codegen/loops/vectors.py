@@ -11,6 +11,7 @@ from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.loops.plan import FEW_VECTORS, GRAIN, SHORT_ROWS, STRIPE, UNROLLED, even_share
 from pierian.compiler.codegen.loops.sorted_rows import sorted_rows
 from pierian.compiler.codegen.loops.stripes import StripeEmitter
+from pierian.compiler.codegen.side_by_side import evaluate_together
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, is_literal, like
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.kernel.nodes import Axis, Reduce, Store
@@ -117,8 +118,7 @@ class VectorEmitter(StripeEmitter):
     def _pointwise_body(self, outer: Scope, scopes: list[Scope]) -> None:
         for statement in self.kernel.body:
             assert isinstance(statement, Store)
-            for scope in scopes:
-                scope.vector(statement.value)
+            evaluate_together(scopes, statement.value)
             for scope in scopes:
                 scope.store(statement.buffer, statement.indices, statement.value)
 
