@@ -10,7 +10,10 @@ from pierian.compiler.codegen.abi import PHASE_PARAMETERS, Phase
 from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope, first_point, next_point, unravel
 from pierian.compiler.codegen.loops.plan import (
+    CACHE_LINE,
     GRAIN,
+    LONG_STREAM,
+    STREAMS,
     STRETCH,
     Plan,
 )
@@ -32,12 +35,13 @@ class RowEmitter:
 
     def __init__(self, kernel: Kernel, name: str, plan: Plan, target: Target) -> None:
         self.kernel = kernel
-        self.isa = target.isa
+        self.target, self.isa = target, target.isa
         self.name = name
         self.plan = plan
         self.streamed = self._streamed(target)
         size = kernel_bytes(kernel)
         self.is_near = isinstance(size, int) and size <= target.l2
+        self.splits_rows = target.vector_bytes < CACHE_LINE
         if self.streamed < kernel.outputs and overflows(kernel, target):
             # Lines that are stored have to be read first, from memory: short bursts of them hide behind the next row's work.
             self.plan = replace(plan, together=1)
@@ -242,6 +246,12 @@ class RowEmitter:
         (walk,) = self._walked([scope], reduces, span)
         return [self._row_result(scope, r, [state[i] for state in walk], span) for i, r in enumerate(reduces)]
 
+    def _streams(self, group: Sequence[Statement], extent: Dim, unroll: int) -> int:
+        """How many parts of a row are read side by side: several, of long rows that come from memory to be reduced once."""
+        plain = all(isinstance(s, Reduce) and not s.combiner.startswith("arg") for s in group)
+        long = not isinstance(extent, int) or extent >= LONG_STREAM
+        return STREAMS if plain and long and self.splits_rows and not self.is_near and unroll % STREAMS == 0 else 1
+
     def _row_unroll(self, group: Sequence[Statement], rows: int) -> int:
         """Vectors of each row in flight."""
         work = sum(cost(statement.value) for statement in group)
@@ -274,13 +284,19 @@ class RowEmitter:
         width = lanes * unroll
         middle = _whole_end(writer, low, high, width)
         each = len(carried) // len(rows)
+        streams = self._streams(group, axes[0].extent, unroll) if len(rows) == 1 else 1
+        in_step = width // streams
+        part = writer.op("lshr", writer.sub(middle, low), i64(streams.bit_length() - 1)) if streams > 1 else i64(0)
+        begins = [
+            writer.add(writer.mul(part, i64(stream)), i64(lanes * k))
+            for stream in range(streams)
+            for k in range(unroll // streams)
+        ]
+        first_end = writer.add(low, part) if streams > 1 else middle
 
         def whole(begin: Value, end: Value, entering: list[Value]) -> list[Value]:
-            with writer.loop(begin, end, width, entering) as loop:
-                columns = [
-                    self._at_column(rows, group, axes, writer.add(loop.index, i64(lanes * k)), None)
-                    for k in range(unroll)
-                ]
+            with writer.loop(begin, end, in_step, entering) as loop:
+                columns = [self._at_column(rows, group, axes, writer.add(loop.index, at), None) for at in begins]
                 scopes = [column[position] for position in range(len(rows)) for column in columns]
                 step = writer.op("lshr", writer.sub(loop.index, low), i64(width.bit_length() - 1))
                 loop.next = self._row_step(scopes, group, reduces, loop.carried, step)
@@ -289,15 +305,15 @@ class RowEmitter:
         if _in_stretches(reduces, axes[0].extent, width):
             kinds = [r for _ in rows for _ in range(unroll) for r in reduces]
             starts = [part for r in kinds for part in self._start(r, lanes)]
-            with writer.loop(low, middle, STRETCH * width, carried) as stretch:
-                end = writer.minimum(writer.add(stretch.index, i64(STRETCH * width)), middle)
+            with writer.loop(low, first_end, STRETCH * in_step, carried) as stretch:
+                end = writer.minimum(writer.add(stretch.index, i64(STRETCH * in_step)), first_end)
                 stretch.next = [
                     combine.combine(writer, r.combiner, r.value.dtype, [before], [part])[0]
                     for r, before, part in zip(kinds, stretch.carried, whole(stretch.index, end, starts), strict=True)
                 ]
             so_far = stretch.results
         else:
-            so_far = whole(low, middle, carried)
+            so_far = whole(low, first_end, carried)
         # What is left over goes into the first states; positions are counted anew, in states of their own.
         positions = [r for r in reduces if r.combiner.startswith("arg")]
         entering: list[Value] = []
