@@ -430,6 +430,14 @@ class Scope:
             self.frame.parameters.buffers[name], buffer.dtype.llvm, self._scalar_offset(address(buffer, indices))
         )
 
+    def pointer(self, load: Scalar) -> Value:
+        """Where the element lies that a load reads, or its first lane does."""
+        name, indices = load_parts(load)
+        buffer = self.frame.buffers[name]
+        return self.writer.gep(
+            self.frame.parameters.buffers[name], buffer.dtype.llvm, self._scalar_offset(address(buffer, indices))
+        )
+
     def _scalar_offset(self, where: Address) -> Value:
         offset = self.dim(where.known)
         for value, stride in where.computed:

@@ -8,6 +8,7 @@ from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import Phase
 from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope
+from pierian.compiler.codegen.loops.gathered_rows import ask_for_rows, gathered_rows
 from pierian.compiler.codegen.loops.plan import FEW_VECTORS, GRAIN, SHORT_ROWS, STRIPE, UNROLLED, even_share
 from pierian.compiler.codegen.loops.sorted_rows import sorted_rows
 from pierian.compiler.codegen.loops.stripes import StripeEmitter
@@ -57,7 +58,15 @@ class VectorEmitter(StripeEmitter):
             rows = scope.dim(product([axis.extent for axis in before]))
             low = writer.mul(begin, scope.dim(per_task))
             high = writer.minimum(writer.mul(end, scope.dim(per_task)), rows)
-            self._over_points(scope, before, low, high, lambda inside: self._vector_loop(inside, last, i64(0), extent))
+            asked = gathered_rows(kernel, before[0], last, self.target, self.dependencies) if len(before) == 1 else []
+
+            def at_point(inside: Scope) -> None:
+                if asked:
+                    end = writer.sub(high, i64(1))
+                    ask_for_rows(scope, asked, before[0], last, inside.values[before[0].name], end)
+                self._vector_loop(inside, last, i64(0), extent)
+
+            self._over_points(scope, before, low, high, at_point)
 
         function = self._function("f", write, plan.lanes)
         total = product([axis.extent for axis in kernel.axes]) * inner
