@@ -51,7 +51,8 @@ SHORT_ROW = 4
 HEAVY_WORK = 40
 # What an open size is taken for where arrays are compared by how much of them is read.
 OPEN_SIZE = 1024
-# Elements from which on a kernel of much work saves more in a few runs than it takes to compile in a longer form.
+# Elements from which on a kernel of much work saves more in some runs than it takes to compile in a longer form.
+MIDDLING_ARRAY = 1 << 13
 LONG_ARRAY = 1 << 18
 # Parts of a row that comes from memory which are read side by side, and elements in the shortest row that is. Measured on Zen 3: one
 # stream brings 22.6 GB/s, four of them in 64 KB or more 26.5 to 28. Machines with registers as wide as a cache line keep one stream,
@@ -98,7 +99,7 @@ def choose_plan(kernel: Kernel, target: Target) -> Plan:
     # Booleans are reduced in whole registers; elsewhere so many lanes would be gathered one by one.
     lanes = target.lanes(max(floats or others or [32 if is_pointwise else _BOOL]))
     work = sum(cost(statement.value) for statement in kernel.body)
-    unroll = 4 if work < 24 or _is_long(kernel, target) else 2 if work < 80 else 1
+    unroll = _in_flight(kernel, work, target)
     if is_pointwise:
         axis = _contiguous_axis(kernel, [a.name for a in kernel.axes])
         across = _transposed_axis(kernel, axis, lanes) if lanes > 1 and work <= SQUARE_WORK else ""
@@ -124,11 +125,15 @@ def choose_plan(kernel: Kernel, target: Target) -> Plan:
     return Plan("rows", "", lanes, 4, together=_rows_together(kernel, lanes, target))
 
 
-def _is_long(kernel: Kernel, target: Target) -> bool:
-    """Whether code for more vectors in flight is soon paid for. With AVX2 (Zen 3) four take 0.75 of the time of one by one, and 5
-    to 20 ms more to compile. Registers as wide as a cache line do as much in half the instructions: fewer have to be in flight."""
+def _in_flight(kernel: Kernel, work: int, target: Target) -> int:
+    """Vectors in flight. With AVX2 (Zen 3) long chains of operations take 0.82 of the time two by two, and 0.75 four by four; that
+    is 10 and 20 ms more to compile, which large arrays soon pay for. Registers as wide as a cache line do as much in half the
+    instructions: fewer have to be in flight."""
     points = product([axis.extent for axis in kernel.axes])
-    return isinstance(points, int) and points >= LONG_ARRAY and target.vector_bytes < CACHE_LINE
+    known = points if isinstance(points, int) and target.vector_bytes < CACHE_LINE else 0
+    if work < 24 or known >= LONG_ARRAY:
+        return 4
+    return 2 if work < 80 or known >= MIDDLING_ARRAY else 1
 
 
 def _rows_together(kernel: Kernel, lanes: int, target: Target) -> int:
