@@ -32,7 +32,9 @@ def _rewritten(statement: Statement, peaks: Mapping[str, Reduce]) -> Scalar:
     done: dict[Scalar, Scalar] = {}
     signs: dict[Scalar, int] = {}
     for node in ir.postorder([statement.value]):
-        signs[node] = -1 if _is_below_peak(node, statement.axes, peaks) else _sign(node, [signs.get(a, 0) for a in node.args])
+        signs[node] = (
+            -1 if _is_below_peak(node, statement.axes, peaks) else _sign(node, [signs.get(a, 0) for a in node.args])
+        )
         args = tuple(done[arg] for arg in node.args)
         if node.op == "exp" and signs[node.args[0]] < 0:
             done[node] = ir.scalar("decay", node.dtype, args)

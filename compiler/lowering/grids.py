@@ -47,7 +47,7 @@ from pierian.compiler.lowering.parts import Part, Surroundings, loads_of, matche
 from pierian.compiler.lowering.record import Record
 from pierian.compiler.schedule import chains, grids
 from pierian.compiler.schedule.contraction import NO_ROWS
-from pierian.compiler.schedule.rows import rename_axes, replace_expression
+from pierian.compiler.schedule.rows import replace_expression
 
 # The axis of a product's results that is none of the grid's.
 WIDTH = "%n"
@@ -260,7 +260,7 @@ class _Gathering:
         """One more product that fills a matrix: what a row of it becomes."""
         name = f"{SCORES}{len(self.scores)}"
         depth = f"{DEPTH}{len(self.scores)}"
-        value = rename_axes(made.value, {DEPTH: symbol(depth)})
+        value = ir.rename_axes(made.value, {DEPTH: symbol(depth)})
         if self.row.name not in ir.axes_used([value.args[0]]):
             value = ir.scalar("mul", value.dtype, (value.args[1], value.args[0]))
         over = (Axis(depth, made.over[0].extent),)
@@ -364,21 +364,21 @@ class _Gathering:
         by_rows = reduced == symbol(COLUMN)
         over, along = (self.found.column, self.row) if by_rows else (self.row, self.found.column)
         renamed: dict[str, Dim] = {**names, rest[0].name: symbol(WIDTH)}
-        operand = rename_axes(product.value.args[1], renamed)
+        operand = ir.rename_axes(product.value.args[1], renamed)
         if along.name in ir.axes_used([operand]):
             return False
         number = sum(isinstance(one, Product) for one in self.sums)
         name, axes = f"{SUMS}{number}", (along, Axis(WIDTH, rest[0].extent))
         place = (symbol(along.name), symbol(WIDTH))
-        load = self.local[rename_axes(loads[0], renamed)]
+        load = self.local[ir.rename_axes(loads[0], renamed)]
         dtype = product.value.dtype
         self.sums.append(Product(name, place, ir.scalar("mul", dtype, (load, operand)), axes, (over,)))
         self._add_local(name, product.value, axes)
         for store in part.stores:
             value = replace_expression(
-                rename_axes(store.value, renamed), ir.reduced(product.name, dtype), ir.load(name, place, dtype)
+                ir.rename_axes(store.value, renamed), ir.reduced(product.name, dtype), ir.load(name, place, dtype)
             )
-            target = ir.load_parts(rename_axes(ir.load(store.buffer, store.indices, value.dtype), renamed))[1]
+            target = ir.load_parts(ir.rename_axes(ir.load(store.buffer, store.indices, value.dtype), renamed))[1]
             self.sums.append(replace(store, value=value, indices=target, axes=axes))
         return True
 
@@ -438,7 +438,7 @@ class _Gathering:
         inner = next(axis for axis in self.found.parts[2].axes if axis not in self.found.outer)
         depth = score.over[0]
         right = {product.axes[0].name: symbol(COLUMN), inner.name: symbol(depth.name)}
-        if rename_axes(product.value.args[1], right) is not score.value.args[1] or inner.extent != depth.extent:
+        if ir.rename_axes(product.value.args[1], right) is not score.value.args[1] or inner.extent != depth.extent:
             return None
         total = self._results(product, inner, depth)
         name = self._array(reduce.value, self.found.outer)
@@ -465,11 +465,11 @@ class _Gathering:
         for store in self.found.parts[2].stores:
             if store.value is ir.reduced(product.name, dtype) and self.known[store.buffer].dtype is dtype:
                 self.results.add(store.buffer)
-                return rename_axes(ir.load(store.buffer, store.indices, dtype), renamed)
+                return ir.rename_axes(ir.load(store.buffer, store.indices, dtype), renamed)
         name = self._array(product.value, (*self.found.outer, inner))
         place = (*self.outer, symbol(inner.name))
         self.more.append(Store(name, place, ir.load(SUMS, place[-1:], dtype), (inner,)))
-        return rename_axes(ir.load(name, place, dtype), renamed)
+        return ir.rename_axes(ir.load(name, place, dtype), renamed)
 
     # --- the kernel --------------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class _GridWriter:
     """
 
     def __init__(self, name: str, grid: Grid, blocks: Blocks, target: Target) -> None:
-        self.grid, self.blocks = grid, blocks
+        self.grid, self.blocks, self.isa = grid, blocks, target.isa
         self.writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=target.isa)
         self.frame = Frame(self.writer, grid.kernel, blocks.lanes, Dependencies())
         self.dtype = grid.scores[0][0].value.dtype
@@ -99,6 +99,10 @@ class _GridWriter:
         )
         return w.gep(self.frame.parameters.shared, self.dtype.llvm, place)
 
+    def written_out(self, operand: Scalar) -> Scalar:
+        """An operand with its elementary functions written out."""
+        return expand([operand], self.isa)[0]
+
     def divided(self, value: Value, by: Value) -> tuple[Value, Value]:
         """Quotient and remainder."""
         if by.text == "1":
@@ -111,7 +115,7 @@ class _GridWriter:
         nv, rows = self.blocks.nv(one.width), i64(distance) if isinstance(distance, int) else distance
         load = ir.load(one.product.buffer, one.product.indices, self.dtype)
         axis = one.product.axes[1].name
-        values = expand([store.value for store in one.stores])
+        values = expand([store.value for store in one.stores], self.isa)
         for first in range(0, one.width, lanes):
             place = w.add(w.mul(w.add(w.mul(i64(first // nv), rows), row), i64(nv)), i64(first % nv))
             parts = [w.load(w.gep(base, kind, place), vector(kind, lanes), size) for base in bases]
@@ -164,7 +168,7 @@ class GridEmitter(_GridWriter):
             self.tests = MaskTests(self.frame, grid.row, grid.column, grid.vanishing.masked, blocks.mr)
         values = [store.value for store in grid.work]
         opened = [store.value for store in grid.open_work] if self.tests is not None else []
-        done = expand([*values, *opened])
+        done = expand([*values, *opened], self.isa)
         made = [replace(store, value=value) for store, value in zip((*grid.work, *grid.work), done, strict=False)]
         self.work, self.open_work = made[: len(values)], made[len(values) :]
         self._lay_out()
@@ -282,7 +286,7 @@ class GridEmitter(_GridWriter):
         nr: int, panel: int,
     ) -> None:  # fmt: skip
         pack = pack_panels if roles.columns_contiguous else pack_transposed
-        pack(scope, _written_out(roles.rhs), roles.k, roles.n, begin, count, target, nr, i64(panel))
+        pack(scope, self.written_out(roles.rhs), roles.k, roles.n, begin, count, target, nr, i64(panel))
 
     def _finish_columns(self, scope: Scope, start: Value, count: Value) -> None:
         """Store the sums over rows."""
@@ -314,7 +318,7 @@ class GridEmitter(_GridWriter):
         """Whether what is masked has no weight in any row of a block; not looked at where that is not wanted."""
         w, vanishing = self.writer, self.grid.vanishing
         assert vanishing is not None
-        (exponent,) = expand([vanishing.exponent])
+        (exponent,) = expand([vanishing.exponent], self.isa)
         limit = constant(-VANISHED[str(self.dtype)], self.dtype.llvm)
         with w.loop(i64(0), w.select(wanted, block.height, i64(0)), 1, [TRUE]) as row:
             line = Scope(self.frame, block.scope, {self.grid.row.name: w.add(block.row, row.index)})
@@ -351,7 +355,7 @@ class GridEmitter(_GridWriter):
         depth = _size(roles.k)
         lhs, matrix = self.memory[f"lhs{number}"], self.memory[f"matrix{number}"]
         row_step, depth_step = self._steps(roles)
-        operand = _written_out(roles.lhs)
+        operand = self.written_out(roles.lhs)
         if roles.rows_contiguous:
             place = (block.row, i64(0)), (block.height, i64(depth))
             pack_rows(block.scope, operand, roles.m, roles.k, *place, lhs, i64(row_step))
@@ -404,8 +408,3 @@ class GridEmitter(_GridWriter):
 def _size(axis: Axis) -> int:
     assert isinstance(axis.extent, int)
     return axis.extent
-
-
-def _written_out(operand: Scalar) -> Scalar:
-    """An operand with its elementary functions written out."""
-    return expand([operand])[0]

@@ -39,7 +39,12 @@ def gathered_rows(kernel: Kernel, row: Axis, along: Axis, target: Target, depend
         name, indices = load_parts(node)
         where, size = address(buffers[name], indices), product(list(buffers[name].shape))
         near = isinstance(size, int) and size * node.dtype.itemsize <= target.l2
-        if near or not where.computed or along.extent * node.dtype.itemsize > _LONGEST or step(where.known, along.name) != 1:
+        if (
+            near
+            or not where.computed
+            or along.extent * node.dtype.itemsize > _LONGEST
+            or step(where.known, along.name) != 1
+        ):
             continue
         depends = frozenset().union(*(dependencies.of(index) for index, _ in where.computed))
         if row.name in depends and along.name not in depends:
