@@ -34,6 +34,9 @@ FEW_ROWS_OF_PANELS = 96
 PIECE = 512
 PANEL_SHARE = 3 / 8
 PATIENCE = 2
+# Panels of the results of one task where lhs is walked along m, such as an image in the gradient of filters: what its lines hold is
+# used up while they are near only where a task has all rows, or as many as the sums of so many panels leave room for.
+PANELS_ALONG_M = 4
 # Ways of a cache.
 WAYS = 8
 # Sums that keep two units busy which add a product in four or five cycles.
@@ -294,7 +297,8 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     near = target.l2 // NEAR_SHARE // itemsize
     deepest = max(CHAIN, near // (FEW_TILES * mr))
     held = _rows_kept(roles, target, nr, itemsize)
-    panel_by_panel = _packs_panel_by_panel(roles, target, mr, nr, itemsize)
+    along_m = _walks_lhs_along_m(roles, target, nr, itemsize)
+    panel_by_panel = along_m or _packs_panel_by_panel(roles, target, mr, nr, itemsize)
     if panel_by_panel:
         deepest = CHAIN
     elif _has_few_rows(roles) and held >= CHAIN:
@@ -304,7 +308,7 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     tail = m % mr if isinstance(m, int) else 0
     if isinstance(m, int) and tail and not lhs_in_place and (mr - tail) * LITTLE_WASTE <= m:
         tail = 0  # rows beyond the packed matrix cost less than code of their own
-    mb, rb = _row_blocks(roles, mr, min(TASK_ROWS, near // (kb * sb)))
+    mb, rb = _row_blocks(roles, mr, near // (PANELS_ALONG_M * nr) if along_m else min(TASK_ROWS, near // (kb * sb)))
     nb = max(nr, min(TASK_COLUMNS if isinstance(m, int) else OPEN_COLUMNS, near // (mb * rb)) // nr * nr)
     if isinstance(n, int):
         nb = even_blocks(max(n, 1), nb, nr)
@@ -450,6 +454,17 @@ def _reads_lhs_in_place(roles: Roles, target: Target, mr: int, nr: int, kb: int,
 def _fits_first_level(target: Target, nr: int, itemsize: int) -> bool:
     """Whether panels are such that they are to be read from the first-level cache."""
     return CHAIN * nr * itemsize <= PANEL_SHARE * target.l1
+
+
+def _walks_lhs_along_m(roles: Roles, target: Target, nr: int, itemsize: int) -> bool:
+    """Whether lhs is read in place along m and walked in segments of a long sum: tasks have so many rows that each uses all of a
+    line, and few products at a time, so that lines stay near for the tiles that share them."""
+    steps, depth = roles.lhs_steps, roles.depth
+    if steps is None or steps[0] != 1 or steps[1] == 1 or steps[1] * itemsize > FAR_IN_SEGMENTS or roles.packed:
+        return False
+    is_long = not isinstance(depth, int) or depth >= 2 * LONG
+    is_in_segments = bool(roles.segments) and isinstance(roles.m.extent, int)
+    return is_in_segments and is_long and _fits_first_level(target, nr, itemsize)
 
 
 def _packs_panel_by_panel(roles: Roles, target: Target, mr: int, nr: int, itemsize: int) -> bool:

@@ -232,6 +232,44 @@ def test_narrow_vectors_pack_panel_by_panel(dtype: str) -> None:
                 np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_narrow_vectors_walk_images_along_their_rows(dtype: str) -> None:
+    """Gradients of filters: blocks of all rows and of some, sums that are split and not, panels that are not full, any batch; and
+    results that lie along the tile's rows, as many as a vector has lanes or not."""
+    target = _other_targets()["avx2"]
+    rng = np.random.default_rng(6)
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder(dtype, (None, 17, 17, 15), name="x")
+        fine, coarse = (tf.placeholder(dtype, (None, size, size, 40), name=f"d{size}") for size in (17, 9))
+        w = tf.placeholder(dtype, (3, 3, 15, 40), name="w")
+        one, two = (tf.nn.conv2d(x, w, stride, [(1, 1), (1, 1)]) for stride in (1, 2))
+        gradients = [tf.gradients(tf.sum(z * d), [w])[0] for z, d in ((one, fine), (two, coarse))]
+        images = tf.permute_dims(x, [0, 3, 1, 2])
+        first = tf.nn.conv2d(images, w, 1, [(1, 1), (1, 1)], "NCHW") + tf.constant(1, dtype)
+    inputs = [x, fine, coarse, w]
+    compiled = compile_graph(graph, feeds=inputs, fetches=[*gradients, first], target=target)
+    notes = [note for _, code in compiled.image.kernels.values() for note in code.schedule]
+    chosen = [note for note in notes if "lhs in place, rhs packed panel by panel; sums in up to" in note]
+    assert len(chosen) == 2, "\n".join(notes)
+    if platform.machine() not in ("x86_64", "AMD64") or not host().isa.startswith("avx"):
+        return
+    for count in (1, 7, 0):
+        shapes = [(count, 17, 17, 15), (count, 17, 17, 40), (count, 9, 9, 40), (3, 3, 15, 40)]
+        image, *ds, filters = arrays = [rng.integers(-4, 5, shape).astype(dtype) for shape in shapes]
+        wide = np.pad(image, [(0, 0), (1, 1), (1, 1), (0, 0)])
+        windows = np.lib.stride_tricks.sliding_window_view(wide, (3, 3), (1, 2))  # [batch, *places, channels, *window]
+        wanted = [
+            np.einsum("bxycuv,bxyo->uvco", windows[:, ::step, ::step], d) for step, d in zip((1, 2), ds, strict=True)
+        ]
+        wanted.append(np.einsum("bxycuv,uvco->boxy", windows, filters) + 1)
+        for threads in (1, 3):
+            found = Executable(compiled.image, compiled.program, threads).run(tuple(arrays))
+            assert found is not None
+            for one_, other in zip(found, wanted, strict=True):
+                np.testing.assert_array_equal(one_, other)
+
+
 CASES = {
     "matmul": lambda x, w: tf.matmul(x, w),
     "vector": lambda x, w: tf.matmul(x[:1], w),
