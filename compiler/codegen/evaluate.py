@@ -130,6 +130,7 @@ class Scope:
             self.vector_axes |= {vector_axis}
         self.mask: Value | None = mask if mask is not None else (parent.mask if parent else None)
         self.aligned: bool = aligned or (parent.aligned if parent else False)
+        self.stored: int | None = None  # where a known number of first lanes is stored in place of those of the mask
         self._memo: dict[Scalar, Value] = {}
         self._splats: dict[Scalar, Value] = {}
         self._dims: dict[Dim, tuple[Value, int]] = {}  # and in which of the writer's regions they were computed
@@ -552,6 +553,9 @@ class Scope:
             result = self._reversed(result)
             pointer = self.writer.gep(pointer, dtype.llvm, i64(1 - self.frame.lanes))
             mask = self._reversed(mask) if mask is not None else None
+        if self.stored is not None and not backwards:
+            self._store_first(result, pointer, dtype.itemsize, self.stored)
+            return
         if mask is None and buffer.name in self.frame.streamed and not backwards:
             self.writer.store(result, pointer, dtype.itemsize * self.frame.lanes, ", !nontemporal !{i32 1}")
             return
@@ -573,6 +577,17 @@ class Scope:
             "void",
             [result, pointers, Value(str(dtype.itemsize), "i32"), mask],
         )
+
+    def _store_first(self, value: Value, pointer: Value, itemsize: int, count: int) -> None:
+        """The first lanes, in pieces that are powers of two."""
+        w, begin = self.writer, 0
+        element = element_of(value.type)
+        for width in (1 << bit for bit in reversed(range(count.bit_length())) if count & 1 << bit):
+            lanes = ", ".join(f"i32 {lane}" for lane in range(begin, begin + width))
+            type_ = f"<{width} x {element}>"
+            piece = w.emit(f"shufflevector {value}, {value.type} poison, <{width} x i32> <{lanes}>", type_)
+            w.store(piece, w.gep(pointer, element, i64(begin)), itemsize)
+            begin += width
 
     def tail_mask(self, index: Value, end: Value) -> Value:
         """Lanes whose index (lane 0 at `index`) is below `end`."""

@@ -13,7 +13,7 @@ from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Kernel, Store
 from pierian.compiler.kernel.scalar import Scalar
-from pierian.compiler.schedule.contraction import Roles, Tiling
+from pierian.compiler.schedule.contraction import LINE, Roles, Tiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +68,19 @@ class ResultWriter:
             return None
         w, r, t = self.writer, self.roles, self.tiling
         known, rows = self.plain
-        m, n = r.m.extent, r.n.extent
-        whole_rows = height == t.tail or bool(t.tail) or (isinstance(m, int) and m % height == 0)
+        n = r.n.extent
         whole_columns = isinstance(n, int) and n % t.nr == 0
-        fits = TRUE if whole_rows else w.cmp("icmp eq", place.rows, i64(height))
+        fits = TRUE if self._is_whole(height) else w.cmp("icmp eq", place.rows, i64(height))
         if not whole_columns:
             fits = w.both(fits, w.cmp("icmp eq", place.columns, i64(t.nr)))
         inside = Scope(self.frame, scope, {r.m.name: place.first_row, r.n.name: place.first_column})
         base = self.frame.parameters.buffers[self.stores[0].buffer]
         return fits, w.gep(base, self.dtype.llvm, inside.dim(known)), scope.dim(rows)
+
+    def _is_whole(self, height: int) -> bool:
+        """Whether all rows of every tile of that height are known to lie in the matrix."""
+        m = self.roles.m.extent
+        return bool(self.tiling.tail) or (isinstance(m, int) and m % height == 0)
 
     def epilogue(self, scope: Scope, tile: Value, place: Place, height: int) -> None:
         """The stores of a tile of `height` rows held in memory, row by row in vectors, or column by column where results lie so; at
@@ -121,8 +125,10 @@ class ResultWriter:
         w, r, t = self.writer, self.roles, self.tiling
         element = self.dtype.llvm
         zero = constant(0, element, t.lanes)
+        exact = t.lanes * self.dtype.itemsize < LINE and self._is_whole(height)
         for top in range(0, height, t.lanes):
-            full = place.rows.text == str(height) and top + t.lanes <= height
+            stored = min(t.lanes, height - top)
+            full = (exact or place.rows.text == str(height)) and stored == t.lanes
             mask = None if full else scope.tail_mask(i64(top), place.rows)
             for left in range(0, t.nr, t.lanes):
                 lines = [zero] * t.lanes
@@ -137,6 +143,7 @@ class ResultWriter:
                             there.enter_context(w.when(w.cmp("icmp sgt", place.columns, i64(left + j))))
                         inside = Scope(self.frame, scope, values, r.m.name, mask)
                         inside.define(_sum(r), sums)
+                        inside.stored = stored if exact and not full else None
                         for store in self.stores:
                             inside.store(store.buffer, store.indices, store.value)
 
