@@ -46,7 +46,7 @@ from pierian.compiler.lowering.kernel import canonical_launch
 from pierian.compiler.lowering.parts import Part, Surroundings, loads_of, matched, parameters
 from pierian.compiler.lowering.record import Record
 from pierian.compiler.schedule import chains, grids
-from pierian.compiler.schedule.contraction import NO_ROWS
+from pierian.compiler.schedule.roles import NO_ROWS
 from pierian.compiler.schedule.rows import replace_expression
 
 # The axis of a product's results that is none of the grid's.

@@ -33,9 +33,10 @@ from pierian.compiler.lowering.buffers import drop_unused
 from pierian.compiler.lowering.memory import plan_memory
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.schedule.collapse import collapse
-from pierian.compiler.schedule.contraction import Roles, choose_tiling, classify, packed_indices
+from pierian.compiler.schedule.contraction import choose_tiling
 from pierian.compiler.schedule.few_rows import choose_few_rows
 from pierian.compiler.schedule.lanewise import choose_lanewise
+from pierian.compiler.schedule.roles import Roles, classify, packed_indices
 from pierian.compiler.schedule.streams import Stream
 from pierian.compiler.schedule.winograd import Winograd, filters_in_panels, find_winograd, transformed_filters
 from pierian.compiler.shape import Shape

@@ -20,7 +20,8 @@ from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Product, Reduce, Statement, Store
 from pierian.compiler.kernel.scalar import Scalar
-from pierian.compiler.schedule.contraction import CHAIN, LINE, UNROLL, Roles, classify
+from pierian.compiler.schedule.contraction import CHAIN, LINE, UNROLL
+from pierian.compiler.schedule.roles import Roles, classify
 from pierian.compiler.schedule.rows import cost, replace_expression
 from pierian.compiler.target.features import Target
 

@@ -13,7 +13,8 @@ from pierian.compiler.dim import Dim, are_positive, product
 from pierian.compiler.kernel.access import step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel
-from pierian.compiler.schedule.contraction import CHAIN, FEW_ROWS, Roles, plain_load
+from pierian.compiler.schedule.contraction import CHAIN, FEW_ROWS
+from pierian.compiler.schedule.roles import Roles, plain_load
 from pierian.compiler.target.features import Target
 
 # Rows of lhs, at most: more of them would not stay near.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pierian.compiler.kernel.nodes import Kernel
-from pierian.compiler.schedule.contraction import Roles
 from pierian.compiler.schedule.dots import Dots, choose_dots, guess, tiled_time
+from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.schedule.streams import Stream, choose_stream
 from pierian.compiler.target.features import Target
 

@@ -24,7 +24,7 @@ from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Product, Reduce, Statement, Store
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.schedule.chains import DEPTH, ENOUGH_TASKS, TILE_ROWS, VANISHED, Masked, find_masked
-from pierian.compiler.schedule.contraction import Roles, classify
+from pierian.compiler.schedule.roles import Roles, classify
 from pierian.compiler.schedule.rows import replace_expression
 from pierian.compiler.target.features import Target
 

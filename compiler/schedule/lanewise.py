@@ -15,8 +15,8 @@ from pierian.compiler.kernel.access import address, step, without
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Store
 from pierian.compiler.kernel.scalar import Index, Scalar, load_parts, postorder
-from pierian.compiler.schedule.contraction import Roles
 from pierian.compiler.schedule.dots import FOLD, guess
+from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.schedule.rows import cost
 from pierian.compiler.target.features import Target
 

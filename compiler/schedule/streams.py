@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pierian.compiler.dim import Dim, are_positive, ceildiv, product
-from pierian.compiler.schedule.contraction import CHAIN, Roles
+from pierian.compiler.schedule.contraction import CHAIN
+from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.target.features import Target
 
 # Rows of results up to which reading rhs takes longer than multiplying.

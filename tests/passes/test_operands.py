@@ -9,7 +9,7 @@ import pytest
 
 import pierian as tf
 from pierian.compiler.kernel.program import Launch
-from pierian.compiler.schedule.contraction import classify
+from pierian.compiler.schedule.roles import classify
 
 
 def results(build: Any, x: Any, w: Any, constant: bool) -> tuple[Any, list[Any]]:

@@ -37,7 +37,7 @@ from pierian.compiler.schedule.chains import (
     chain_length,
     plan_passes,
 )
-from pierian.compiler.schedule.contraction import Roles
+from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.schedule.rows import groups
 from pierian.compiler.target.features import Target
 

@@ -9,7 +9,8 @@ from pierian.compiler.dim import ceildiv, product
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.schedule.chains import Blocks, Chain, chain_length, choose_blocks, take_apart
-from pierian.compiler.schedule.contraction import Roles, Tiling
+from pierian.compiler.schedule.contraction import Tiling
+from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.target.features import Target
 
 # Products of one task of packing along the reduced axis.

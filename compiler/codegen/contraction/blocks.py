@@ -36,7 +36,8 @@ from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.scalar import load_parts
-from pierian.compiler.schedule.contraction import UNROLL, Roles, Tiling, block_height
+from pierian.compiler.schedule.contraction import UNROLL, Tiling, block_height
+from pierian.compiler.schedule.roles import Roles
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel, Store
 from pierian.compiler.kernel.scalar import load_parts
-from pierian.compiler.schedule.contraction import Roles, plain_load
 from pierian.compiler.schedule.dots import Dots
+from pierian.compiler.schedule.roles import Roles, plain_load
 
 # Bytes of rhs below which a product stays on the calling thread: 4 us.
 SMALL_BYTES = 1 << 17

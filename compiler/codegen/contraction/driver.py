@@ -18,9 +18,10 @@ from pierian.compiler.dim import Dim, maximum
 from pierian.compiler.elementary import expand_kernel
 from pierian.compiler.kernel.nodes import Kernel, Reduce
 from pierian.compiler.schedule.collapse import collapse
-from pierian.compiler.schedule.contraction import Roles, Tiling, choose_tiling, classify
+from pierian.compiler.schedule.contraction import Tiling, choose_tiling
 from pierian.compiler.schedule.few_rows import choose_few_rows
 from pierian.compiler.schedule.lanewise import Lanewise, choose_lanewise
+from pierian.compiler.schedule.roles import Roles, classify
 from pierian.compiler.schedule.streams import Stream
 from pierian.compiler.schedule.winograd import Winograd, find_winograd
 from pierian.compiler.target.features import Target

@@ -22,9 +22,10 @@ from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel, Store
 from pierian.compiler.kernel.scalar import Scalar, load_parts
-from pierian.compiler.schedule.contraction import CHAIN, Roles
+from pierian.compiler.schedule.contraction import CHAIN
 from pierian.compiler.schedule.dots import guess
 from pierian.compiler.schedule.lanewise import Block, Lanewise, find_blocks
+from pierian.compiler.schedule.roles import Roles
 
 # Multiplications and bytes in one task, about; where lanes are neighbours there are few other points.
 TASK_WORK = 1 << 17

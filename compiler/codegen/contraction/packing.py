@@ -12,7 +12,8 @@ from pierian.compiler.codegen.transpose import turn_name
 from pierian.compiler.codegen.writer import Value, i64
 from pierian.compiler.kernel.nodes import Axis
 from pierian.compiler.kernel.scalar import Scalar
-from pierian.compiler.schedule.contraction import LINE, Roles
+from pierian.compiler.schedule.contraction import LINE
+from pierian.compiler.schedule.roles import Roles
 
 # Rows that are fetched before their turn: each begins where the hardware does not expect it. Those of panels are read in pieces, and
 # those that are transposed many at a time, a square's width of each.

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.writer import Value, i64
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum
-from pierian.compiler.schedule.contraction import LONG, Roles, Tiling
+from pierian.compiler.schedule.contraction import LONG, Tiling
+from pierian.compiler.schedule.roles import Roles
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Kernel, Store
 from pierian.compiler.kernel.scalar import Scalar
-from pierian.compiler.schedule.contraction import LINE, Roles, Tiling
+from pierian.compiler.schedule.contraction import LINE, Tiling
+from pierian.compiler.schedule.roles import Roles
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.dim import Dim, ceildiv, product
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel
-from pierian.compiler.schedule.contraction import Roles, Tiling
+from pierian.compiler.schedule.contraction import Tiling
+from pierian.compiler.schedule.roles import Roles
 
 # Panels in one task of an operand that is contiguous along n, and products in one of any.
 GROUP = 16

@@ -14,7 +14,7 @@ from pierian.compiler.dim import Dim, ceildiv
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel, Store
-from pierian.compiler.schedule.contraction import Roles
+from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.schedule.streams import Stream
 
 # Columns that one task of the second phase stores.

@@ -26,8 +26,8 @@ from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Store
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.schedule.chains import VANISHED, chain_length
-from pierian.compiler.schedule.contraction import Roles
 from pierian.compiler.schedule.grids import Blocks, Grid, Sum
+from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.target.features import Target
 
 # Rows whose shares one task adds up.
