@@ -21,11 +21,11 @@ FEW_ROWS_IN_FEW_SETS = 64
 # Panels of narrow vectors as deep as a chain fit this share of the first-level cache. There they should be: few products are made of
 # each value that is read. Where they lie, up to twice the rows that the cache has sets for are still better than packing. Up to so
 # many rows of results each task packs for itself: with more, it would pack what others pack too.
+PANEL_SHARE = 3 / 8
+PATIENCE = 2
 FEW_ROWS_OF_PANELS = 96
 # Bytes of each row that are packed at once where rows share so few sets that nothing can be fetched before its turn.
 PIECE = 512
-PANEL_SHARE = 3 / 8
-PATIENCE = 2
 # Panels of the results of one task where lhs is walked along m, such as an image in the gradient of filters: what its lines hold is
 # used up while they are near only where a task has all rows, or as many as the sums of so many panels leave room for.
 PANELS_ALONG_M = 4
