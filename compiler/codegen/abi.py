@@ -12,6 +12,7 @@ How much work a task holds depends on sizes only, so results do not depend on th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
@@ -54,6 +55,17 @@ class KernelCode:
     scratch: Dim = 0
     schedule: tuple[str, ...] = field(default=(), compare=False)
     functions: tuple[tuple[str, str], ...] = ()
+
+    @staticmethod
+    def of(
+        functions: Sequence[FunctionWriter], phases: Sequence[Phase], note: str, shared: Dim = 0, scratch: Dim = 0,
+        helpers: Sequence[FunctionWriter] = (),
+    ) -> KernelCode:  # fmt: skip
+        """A kernel of written functions, and of helpers that they call, with one note on its schedule."""
+        declarations = frozenset().union(*(function.declarations for function in (*functions, *helpers)))
+        text = "".join(function.finish() for function in functions)
+        called = tuple((helper.name, helper.finish()) for helper in helpers)
+        return KernelCode(text, declarations, tuple(phases), shared, scratch, (note,), called)
 
 
 class Parameters:

@@ -155,8 +155,8 @@ def across_lanes(writer: FunctionWriter, combiner: str, dtype: DType, state: Sta
     lanes = lanes_of(state[0].type)
     while lanes > 1:
         lanes //= 2
-        low = [_half(writer, part, 0, lanes) for part in state]
-        high = [_half(writer, part, lanes, lanes) for part in state]
+        low = [writer.shuffle(range(lanes), part) for part in state]
+        high = [writer.shuffle(range(lanes, 2 * lanes), part) for part in state]
         state = combine(writer, combiner, dtype, low, high)
     return [writer.extract(part, 0) if part.type.startswith("<") else part for part in state]
 
@@ -180,23 +180,10 @@ def across_each(writer: FunctionWriter, combiner: str, dtype: DType, vectors: Se
         high = [lane + distance for lane in low]
         pairs = zip(level[::2], [*level[1::2], level[-1]], strict=False)
         level = [
-            combine(writer, combiner, dtype, [_shuffled(writer, x, y, low)], [_shuffled(writer, x, y, high)])[0]
+            combine(writer, combiner, dtype, [writer.shuffle(low, x, y)], [writer.shuffle(high, x, y)])[0]
             for x, y in pairs
         ]
     return level[0]
-
-
-def _shuffled(writer: FunctionWriter, x: Value, y: Value, order: Sequence[int]) -> Value:
-    lanes = ", ".join(f"i32 {lane}" for lane in order)
-    return writer.emit(f"shufflevector {x}, {y}, <{len(order)} x i32> <{lanes}>", x.type)
-
-
-def _half(writer: FunctionWriter, value: Value, first: int, lanes: int) -> Value:
-    element = element_of(value.type)
-    if lanes == 1:
-        return writer.extract(value, first)
-    order = ", ".join(f"i32 {first + lane}" for lane in range(lanes))
-    return writer.emit(f"shufflevector {value}, {value.type} poison, <{lanes} x i32> <{order}>", vector(element, lanes))
 
 
 def _all_ones(value: Value) -> Value:

@@ -361,14 +361,9 @@ class Scope:
         if self.mask is None:
             loaded = memory_load(writer, pointer, dtype, part)
         else:
-            order = ", ".join(f"i32 {lane * repeats}" for lane in range(part))
-            mask = writer.emit(
-                f"shufflevector {self.mask}, {self.mask.type} poison, <{part} x i32> <{order}>", vector("i1", part)
-            )
+            mask = writer.shuffle([lane * repeats for lane in range(part)], self.mask)
             loaded = self._masked_load(pointer, dtype, mask, part)
-        order = ", ".join(f"i32 {lane // repeats}" for lane in range(lanes))
-        type_ = vector(element_of(loaded.type), lanes)
-        return writer.emit(f"shufflevector {loaded}, {loaded.type} poison, <{lanes} x i32> <{order}>", type_)
+        return writer.shuffle([lane // repeats for lane in range(lanes)], loaded)
 
     def prefetch(self, load: Scalar) -> None:
         """Ask for the memory of a load; nothing where its position is computed."""
@@ -431,14 +426,6 @@ class Scope:
             self.frame.parameters.buffers[name], buffer.dtype.llvm, self._scalar_offset(address(buffer, indices))
         )
 
-    def pointer(self, load: Scalar) -> Value:
-        """Where the element lies that a load reads, or its first lane does."""
-        name, indices = load_parts(load)
-        buffer = self.frame.buffers[name]
-        return self.writer.gep(
-            self.frame.parameters.buffers[name], buffer.dtype.llvm, self._scalar_offset(address(buffer, indices))
-        )
-
     def _scalar_offset(self, where: Address) -> Value:
         offset = self.dim(where.known)
         for value, stride in where.computed:
@@ -488,8 +475,7 @@ class Scope:
             whole = writer.load(writer.gep(pointer, dtype.llvm, i64(begin)), type_, dtype.itemsize)
             inside = [stride * lane - begin for lane in range(lanes)]
             order = [lanes + place if 0 <= place < lanes else lane for lane, place in enumerate(inside)]
-            picked = ", ".join(f"i32 {place}" for place in order)
-            found = writer.emit(f"shufflevector {found}, {whole}, <{lanes} x i32> <{picked}>", type_)
+            found = writer.shuffle(order, found, whole)
         return to_register(writer, found, dtype)
 
     def _gather(self, base: Value, dtype: DType, offset: Value) -> Value:
@@ -542,9 +528,7 @@ class Scope:
 
     def _reversed(self, value: Value) -> Value:
         """The lanes in the opposite order."""
-        lanes = lanes_of(value.type)
-        order = ", ".join(f"i32 {lanes - 1 - lane}" for lane in range(lanes))
-        return self.writer.emit(f"shufflevector {value}, {value.type} poison, <{lanes} x i32> <{order}>", value.type)
+        return self.writer.shuffle(range(lanes_of(value.type))[::-1], value)
 
     def _store_consecutive(self, result: Value, pointer: Value, buffer: Buffer, backwards: bool = False) -> None:
         dtype = buffer.dtype
@@ -583,9 +567,7 @@ class Scope:
         w, begin = self.writer, 0
         element = element_of(value.type)
         for width in (1 << bit for bit in reversed(range(count.bit_length())) if count & 1 << bit):
-            lanes = ", ".join(f"i32 {lane}" for lane in range(begin, begin + width))
-            type_ = f"<{width} x {element}>"
-            piece = w.emit(f"shufflevector {value}, {value.type} poison, <{width} x i32> <{lanes}>", type_)
+            piece = w.shuffle(range(begin, begin + width), value)
             w.store(piece, w.gep(pointer, element, i64(begin)), itemsize)
             begin += width
 

@@ -54,8 +54,7 @@ def join(writer: FunctionWriter, vectors: Sequence[Value]) -> list[Value]:
 def repeat(writer: FunctionWriter, vector: Value, count: int, number: int) -> Value:
     """Vector `number` of those that hold each element `count` times: what `join` makes of equal vectors."""
     lanes = lanes_of(vector.type)
-    order = ", ".join(f"i32 {(number * lanes + lane) // count}" for lane in range(lanes))
-    return writer.emit(f"shufflevector {vector}, {vector.type} poison, <{lanes} x i32> <{order}>", vector.type)
+    return writer.shuffle([(number * lanes + lane) // count for lane in range(lanes)], vector)
 
 
 def _picked(writer: FunctionWriter, sources: Sequence[Value], order: Sequence[int]) -> Value:

@@ -69,7 +69,7 @@ def _inside_blocks(writer: FunctionWriter, lines: Sequence[Value], width: int, b
         starts = [first + half + at for first in range(0, lanes, block) for at in range(0, block // 2, width)]
         order = [of + at + i for at in starts for of in (0, lanes) for i in range(width)]
         pairs = zip(lines[::2], lines[1::2], strict=True)
-        halves.append(_inside_blocks(writer, [shuffled(writer, x, y, order) for x, y in pairs], 2 * width, block))
+        halves.append(_inside_blocks(writer, [writer.shuffle(order, x, y) for x, y in pairs], 2 * width, block))
     return halves[0] + halves[1]
 
 
@@ -82,11 +82,5 @@ def _blocks(writer: FunctionWriter, lines: Sequence[Value], block: int) -> list[
         starts = range(odd * block, 2 * lanes_of(lines[0].type), 2 * block)
         order = [at + i for at in starts for i in range(block)]
         pairs = zip(lines[::2], lines[1::2], strict=True)
-        found[odd::2] = _blocks(writer, [shuffled(writer, x, y, order) for x, y in pairs], block)
+        found[odd::2] = _blocks(writer, [writer.shuffle(order, x, y) for x, y in pairs], block)
     return found
-
-
-def shuffled(writer: FunctionWriter, x: Value, y: Value, order: Sequence[int]) -> Value:
-    """Lanes of two vectors, numbered through."""
-    lanes = ", ".join(f"i32 {lane}" for lane in order)
-    return writer.emit(f"shufflevector {x}, {y}, <{len(order)} x i32> <{lanes}>", x.type)

@@ -184,6 +184,15 @@ class FunctionWriter:
     def extract(self, x: Value, lane: int) -> Value:
         return self.emit(f"extractelement {x}, i64 {lane}", element_of(x.type))
 
+    def shuffle(self, order: Sequence[int], x: Value, y: Value | None = None) -> Value:
+        """Lanes of a vector, or of two numbered through; a scalar for one lane of one."""
+        if len(order) == 1 and y is None:
+            return self.extract(x, order[0])
+        second = f"{x.type} poison" if y is None else str(y)
+        lanes = ", ".join(f"i32 {lane}" for lane in order)
+        type_ = vector(element_of(x.type), len(order))
+        return self.emit(f"shufflevector {x}, {second}, <{len(order)} x i32> <{lanes}>", type_)
+
     def iota(self, element: str, lanes: int) -> Value:
         """The constant vector 0, 1, 2, ... of an integer type."""
         if lanes == 1:
@@ -216,6 +225,12 @@ class FunctionWriter:
         if is_literal(x) and is_literal(y):
             return Value(str(int(x.text) * int(y.text)), x.type)
         return self.op("mul nsw", x, y)
+
+    def divided(self, x: Value, by: Value) -> tuple[Value, Value]:
+        """Quotient and remainder of signed integers."""
+        if by.text == "1":
+            return x, i64(0)
+        return self.op("sdiv", x, by), self.op("srem", x, by)
 
     def minimum(self, x: Value, y: Value) -> Value:
         """The smaller of two signed integers."""

@@ -69,6 +69,11 @@ def _grown(r: Scalar, scale: float = 1.0) -> Scalar:
     return add(ir.fma(mul(r, r), pairwise_polynomial(r, whole), first), c(scale, r))
 
 
+def power_of_two(rounded: Scalar) -> Scalar:
+    """2^n of a sum whose last bits are n and the bias of exponents, as 1.5 times the unit of the last place leaves them."""
+    return ir.bitcast(ir.binary("shl", bits(rounded), integer(rounded, MANTISSA[rounded.dtype.name])), rounded.dtype)
+
+
 def exp(x: Scalar) -> Scalar:
     """e^x."""
     low, high = RANGE[x.dtype.name]
@@ -82,8 +87,7 @@ def decay(x: Scalar) -> Scalar:
     low, _ = RANGE[x.dtype.name]
     mantissa, bias, raised = MANTISSA[x.dtype.name], *((127, 32) if is_single(x) else (1023, 64))
     sum_, _, r = reduce(clamp_below(x, low), 1.5 * 2.0**mantissa + bias + raised)
-    power = ir.bitcast(ir.binary("shl", bits(sum_), integer(x, mantissa)), x.dtype)
-    return mul(_grown(r, 2.0**-raised), power)
+    return mul(_grown(r, 2.0**-raised), power_of_two(sum_))
 
 
 def exp2(x: Scalar) -> Scalar:

@@ -10,13 +10,11 @@ from __future__ import annotations
 from pierian.compiler.elementary.arithmetic import (
     absolute,
     add,
-    bits,
     c,
     clamp_above,
     clamp_below,
     copy_sign,
     div,
-    integer,
     is_single,
     lt,
     mul,
@@ -24,7 +22,7 @@ from pierian.compiler.elementary.arithmetic import (
     polynomial,
     sub,
 )  # fmt: skip
-from pierian.compiler.elementary.exp import C32, LOG2E, exp, expm1, reduce
+from pierian.compiler.elementary.exp import C32, LOG2E, exp, expm1, power_of_two, reduce
 from pierian.compiler.elementary.piecewise import TANH
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.scalar import Scalar
@@ -50,7 +48,7 @@ def _tanh_single(x: Scalar) -> Scalar:
     # A little less is rounded: so r is above -0.1674, and with n = 1 the numerator above 1/2: its difference from 1 is exact.
     place = ir.fma(sub(magnitude, c(0.006, x)), c(2 * LOG2E, x), start)
     r = ir.fma(sub(place, start), c(-0.34657359027997264, x), magnitude)  # exact: a multiple of 2^-25
-    power = ir.bitcast(ir.binary("shl", bits(place), integer(x, 23)), x.dtype)
+    power = power_of_two(place)
     square = mul(r, r)
     slope = mul(square, polynomial(square, TANH_C32))
     u = ir.fma(r, slope, r)

@@ -96,16 +96,19 @@ class Loop:
 Step = Union[Launch, Copy, Branch, Loop]
 
 
+def held(step: Step) -> tuple[list[Step], ...]:
+    """The lists of steps that a branch or a loop holds, in the order of the program."""
+    if isinstance(step, Branch):
+        return step.then, step.otherwise
+    return (step.header, step.steps) if isinstance(step, Loop) else ()
+
+
 def walk(steps: Sequence[Step]) -> Iterator[Step]:
     """Every step in the order of the program, those inside a branch or a loop behind the one that holds them."""
     for step in steps:
         yield step
-        if isinstance(step, Branch):
-            yield from walk(step.then)
-            yield from walk(step.otherwise)
-        elif isinstance(step, Loop):
-            yield from walk(step.header)
-            yield from walk(step.steps)
+        for inner in held(step):
+            yield from walk(inner)
 
 
 def launches(steps: Sequence[Step]) -> list[Launch]:

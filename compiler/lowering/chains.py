@@ -18,7 +18,7 @@ from pierian.compiler.dim import Dim, symbol
 from pierian.compiler.fusion.cluster import Cluster
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Buffer, Product, Reduce, Statement, Store
-from pierian.compiler.kernel.program import Branch, Launch, Loop, Program, Step, written
+from pierian.compiler.kernel.program import Launch, Program, Step, held, written
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.lowering.buffers import drop_unused
 from pierian.compiler.lowering.kernel import canonical_launch
@@ -48,13 +48,9 @@ class _Joiner:
         writer: dict[str, int] = {}
         gone: set[int] = set()
         for position, step in enumerate(steps):
-            if isinstance(step, Branch):
-                self.steps(step.then)
-                self.steps(step.otherwise)
-            elif isinstance(step, Loop):
-                self.steps(step.header)
-                self.steps(step.steps)
-            elif isinstance(step, Launch):
+            for inner in held(step):
+                self.steps(inner)
+            if isinstance(step, Launch):
                 found = self._chain(steps, position, writer)
                 if found is not None:
                     launch, earlier = found

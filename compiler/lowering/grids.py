@@ -28,7 +28,7 @@ from pierian.compiler.dim import Dim, symbol
 from pierian.compiler.fusion.cluster import Cluster
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Buffer, Product, Reduce, Statement, Store
-from pierian.compiler.kernel.program import Branch, Launch, Loop, Program, ProgramBuffer, Step, touched, written
+from pierian.compiler.kernel.program import Launch, Loop, Program, ProgramBuffer, Step, held, touched, written
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.lowering.chains import (
     COLUMN,
@@ -67,12 +67,8 @@ class _Gatherer:
     def steps(self, steps: list[Step]) -> None:
         """The grids of one list of steps, and of the lists inside."""
         for step in steps:
-            if isinstance(step, Branch):
-                self.steps(step.then)
-                self.steps(step.otherwise)
-            elif isinstance(step, Loop):
-                self.steps(step.header)
-                self.steps(step.steps)
+            for inner in held(step):
+                self.steps(inner)
         places = _Places.of(steps)
         writer: dict[str, int] = {}
         for position in range(len(steps)):

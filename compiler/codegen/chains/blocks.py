@@ -17,7 +17,7 @@ from pierian.compiler.codegen.chains.masks import MaskTests
 from pierian.compiler.codegen.chains.passes import RowPasses
 from pierian.compiler.codegen.combine import combine
 from pierian.compiler.codegen.contraction.microkernel import MicroShape, ahead_bytes, emit_microkernel, micro_name
-from pierian.compiler.codegen.contraction.packing import pack_rows
+from pierian.compiler.codegen.contraction.packing import lhs_steps, pack_lhs
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.writer import FALSE, NULL, TRUE, FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.dim import Dim, ceildiv, product
@@ -26,7 +26,6 @@ from pierian.compiler.elementary.decays import find_decays
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Reduce, Statement, Store
-from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.schedule.chains import (
     SCORE_KEPT,
     VANISHED,
@@ -98,12 +97,8 @@ class ChainEmitter:
         b, depth = self.blocks, self.chain.first.depth
         assert isinstance(depth, int)
         size = self.dtype.itemsize
-        if self.chain.first.rows_contiguous:
-            self.row_step, self.depth_step = -(-depth // b.lanes) * b.lanes + b.lanes, 1
-            packed = b.rows * self.row_step
-        else:
-            self.row_step, self.depth_step = 1, -(-b.rows // b.lanes) * b.lanes + b.lanes
-            packed = depth * self.depth_step
+        self.row_step, self.depth_step = lhs_steps(self.chain.first, b.rows, depth, b.lanes)
+        packed = b.rows * self.row_step if self.chain.first.rows_contiguous else depth * self.depth_step
         self.reduces = [statement.name for statement in self.passes.body if isinstance(statement, Reduce)]
         numbers = [b.rows] * (2 + len(self.reduces))
         sizes = [packed, b.rows * b.stride, b.rows * self.panels * b.nv, *numbers]
@@ -154,7 +149,7 @@ class ChainEmitter:
         values = w.gep(self.frame.parameters.shared, "i8", scope.dim(self.offset))
         row_blocks, height = scope.dim(ceildiv(c.m.extent, b.rows)), scope.dim(c.m.extent)
         with w.loop(w.arg("begin"), w.arg("end")) as task:
-            rest, block = self._divided(task.index, row_blocks)
+            rest, block = w.divided(task.index, row_blocks)
             places = unravel(scope, rest, c.others)
             first = w.mul(block, i64(b.rows))
             inside = Scope(self.frame, scope, places)
@@ -186,26 +181,11 @@ class ChainEmitter:
             number = self.writer.add(self.writer.mul(number, self.outermost.dim(axis.extent)), places[axis.name])
         return number
 
-    def _divided(self, value: Value, by: Value) -> tuple[Value, Value]:
-        """Quotient and remainder."""
-        if by.text == "1":
-            return value, i64(0)
-        return self.writer.op("sdiv", value, by), self.writer.op("srem", value, by)
-
     def _pack(self, rows: _Rows) -> None:
         first = self.chain.first
+        written_out = replace(first, lhs=expand([first.lhs], self.isa)[0])
         m, k = (rows.first, rows.height), (i64(0), self.outermost.dim(first.k.extent))
-        if first.rows_contiguous:
-            pack_rows(
-                rows.scope, self._lhs(), first.m, first.k, (m[0], k[0]), (m[1], k[1]), self.lhs, i64(self.row_step)
-            )
-        else:
-            pack_rows(
-                rows.scope, self._lhs(), first.k, first.m, (k[0], m[0]), (k[1], m[1]), self.lhs, i64(self.depth_step)
-            )
-
-    def _lhs(self) -> Scalar:
-        return expand([self.chain.first.lhs], self.isa)[0]
+        pack_lhs(rows.scope, written_out, m, k, self.lhs, (self.row_step, self.depth_step))
 
     # --- blocks of columns -------------------------------------------------------------------------------------------
 

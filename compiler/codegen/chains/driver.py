@@ -34,15 +34,9 @@ def emit_chain(kernel: Kernel, name: str, target: Target) -> KernelCode:
     emitter = ChainEmitter(f"{name}_f", chain, blocks, target, offset)
     functions = [scores.emit(), values.emit(), emitter.emit()]
     parts = [*emitter.microkernels(), *scores.helpers(), *values.helpers()]
-    return KernelCode(
-        "".join(function.finish() for function in functions),
-        frozenset().union(*(function.declarations for function in (*functions, *parts))),
-        (Phase(f"{name}_s", scores.tasks), Phase(f"{name}_v", values.tasks), Phase(f"{name}_f", emitter.tasks)),
-        offset + values.elements * itemsize,
-        emitter.scratch,
-        (_note(chain, blocks),),
-        tuple((part.name, part.finish()) for part in parts),
-    )
+    phases = [Phase(f"{name}_s", scores.tasks), Phase(f"{name}_v", values.tasks), Phase(f"{name}_f", emitter.tasks)]
+    shared = offset + values.elements * itemsize
+    return KernelCode.of(functions, phases, _note(chain, blocks), shared, emitter.scratch, parts)
 
 
 def _packer(

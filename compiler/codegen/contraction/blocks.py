@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
 from pierian.compiler.codegen.contraction.microkernel import MicroShape, ahead_bytes, emit_microkernel, micro_name
-from pierian.compiler.codegen.contraction.packing import pack_part, pack_rows, pack_tiles
+from pierian.compiler.codegen.contraction.packing import pack_lhs, pack_part, pack_tiles
 from pierian.compiler.codegen.contraction.parts import (
     Part,
     each,
@@ -174,8 +174,8 @@ class BlockEmitter:
         with w.loop(w.arg("begin"), w.arg("end")) as task:
             rest, split = task.index, i64(0)
             if self.split:
-                number, rest = self._divide(rest, blocks)
-                split, rest = self._divide(rest, splits)
+                rest, number = w.divided(rest, blocks)
+                rest, split = w.divided(rest, splits)
                 rest = w.add(w.mul(rest, blocks), number)
                 self.sums = self._shared_sums(scope, task.index)
             inside, block = self._block(scope, rest)
@@ -205,9 +205,9 @@ class BlockEmitter:
         w, r, t = self.writer, self.roles, self.tiling
         rows, columns, points = scope.dim(r.m.extent), scope.dim(r.n.extent), scope.dim(r.row_count)
         most_rows = scope.dim(block_height(r, t))
-        row_block, rest = self._divide(rest, scope.dim(ceildiv(r.m.extent, t.mb)))
-        point_block, rest = self._divide(rest, scope.dim(ceildiv(r.row_count, t.rb)))
-        column_block, rest = self._divide(rest, scope.dim(ceildiv(r.n.extent, t.nb)))
+        rest, row_block = w.divided(rest, scope.dim(ceildiv(r.m.extent, t.mb)))
+        rest, point_block = w.divided(rest, scope.dim(ceildiv(r.row_count, t.rb)))
+        rest, column_block = w.divided(rest, scope.dim(ceildiv(r.n.extent, t.nb)))
         values = unravel(scope, rest, r.batch)
         number = i64(0)
         for axis in r.rhs_batch:
@@ -240,12 +240,6 @@ class BlockEmitter:
             found, fewest = w.select(better, tall, found), w.select(better, total, fewest)
         return found
 
-    def _divide(self, value: Value, by: Value) -> tuple[Value, Value]:
-        """Remainder and quotient."""
-        if by.text == "1":
-            return i64(0), value
-        return self.writer.op("srem", value, by), self.writer.op("sdiv", value, by)
-
     def _pack_lhs(self, scope: Scope, block: _Block, part: Part) -> None:
         w, r = self.writer, self.roles
         element = self.dtype.llvm
@@ -259,11 +253,10 @@ class BlockEmitter:
                 target = w.gep(place, element, before)
                 m, k = (block.first_row, block.height), (part.start, part.count)
                 if r.rows_contiguous:
-                    begin, count = (m[0], k[0]), (m[1], k[1])
-                    pack_rows(inside, self.roles.lhs, r.m, r.k, begin, count, target, i64(self.row_step))
+                    pack_lhs(inside, r, m, k, target, (self.row_step, self.depth_step))
                 else:
                     begin, count, mr = (k[0], m[0]), (k[1], m[1]), self.tiling.mr
-                    pack_tiles(inside, self.roles.lhs, r.k, r.m, begin, count, target, mr, self.tile_elements)
+                    pack_tiles(inside, r.lhs, r.k, r.m, begin, count, target, mr, self.tile_elements)
 
     # --- tiles ---------------------------------------------------------------------------------------------------
 

@@ -51,11 +51,7 @@ def emit_dots(kernel: Kernel, name: str, roles: Roles, dots: Dots, isa: str) -> 
         f"{dots.columns}, tasks of {dots.task} columns in parts of {dots.part}, "
         f"lhs {'packed along k' if dots.packed else 'in place'}"
     )
-    return KernelCode(
-        "".join(emitter.writer.finish() for emitter in emitters),
-        frozenset().union(*(emitter.writer.declarations for emitter in emitters)),
-        tuple(phases), sums.shared, sums.scratch, (note,),
-    )  # fmt: skip
+    return KernelCode.of([emitter.writer for emitter in emitters], phases, note, sums.shared, sums.scratch)
 
 
 class _Emitter:
@@ -290,8 +286,7 @@ class _Emitter:
         if count == 1:
             return w.extract(vectors[first // lanes], first % lanes)
         x, y = vectors[first // lanes], vectors[(first + count - 1) // lanes]
-        order = ", ".join(f"i32 {first % lanes + lane}" for lane in range(count))
-        return w.emit(f"shufflevector {x}, {y}, <{count} x i32> <{order}>", vector(self.dtype.llvm, count))
+        return w.shuffle([first % lanes + lane for lane in range(count)], x, y)
 
     def _results(self, scope: Scope, first: Value, count: Value) -> None:
         """The epilogue of a task: results in vectors as they lie, the last of a line masked."""

@@ -98,12 +98,8 @@ def _emit_general(kernel: Kernel, name: str, roles: Roles, winograd: Winograd | 
         finisher = SplitFinisher(f"{name}_s", expanded, roles, tiling, target.isa, packed)
         functions.append(finisher.emit())
         phases.append(Phase(f"{name}_s", finisher.tasks, small))
-    declarations = frozenset().union(*(function.declarations for function in (*functions, *parts)))
-    text = "".join(function.finish() for function in functions)
-    return KernelCode(
-        text, declarations, tuple(phases), packed + blocks.shared, blocks.scratch, (_note(roles, tiling, winograd),),
-        tuple((part.name, part.finish()) for part in parts),
-    )  # fmt: skip
+    note = _note(roles, tiling, winograd)
+    return KernelCode.of(functions, phases, note, packed + blocks.shared, blocks.scratch, parts)
 
 
 def _expanded(kernel: Kernel, roles: Roles, isa: str) -> tuple[Kernel, Roles]:

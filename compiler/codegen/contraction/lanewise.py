@@ -52,10 +52,7 @@ def emit_lanewise(kernel: Kernel, name: str, roles: Roles, lanewise: Lanewise, i
         f"contraction {r.m.extent} x {r.n.extent} x {r.depth}, a point of {axis.extent} in each of {lanewise.lanes} lanes, "
         f"{tile}, tasks of {emitter.together * emitter.share} points"
     )
-    return KernelCode(
-        emitter.writer.finish(), frozenset(emitter.writer.declarations),
-        (Phase(name, emitter.tasks, is_at_most(work, SMALL_WORK)),), 0, 0, (note,),
-    )  # fmt: skip
+    return KernelCode.of([emitter.writer], [Phase(name, emitter.tasks, is_at_most(work, SMALL_WORK))], note)
 
 
 class _Emitter:

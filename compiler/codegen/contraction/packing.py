@@ -40,12 +40,45 @@ def pack_part(
         row = writer.mul(segment, sizes.dim(r.k.extent))
         begin, count = (part.start, columns[0]), (part.count, columns[1])
         start = writer.gep(target, r.rhs.dtype.llvm, writer.mul(row, i64(nr)))
-        if not r.columns_contiguous:
-            pack_transposed(inside, r.rhs, r.k, r.n, begin, count, start, nr, panel or i64(0))
-        elif panel is None:
+        if panel is None and r.columns_contiguous:
             pack_panel(inside, r.rhs, r.k, r.n, begin, count, start, nr)
         else:
-            pack_panels(inside, r.rhs, r.k, r.n, begin, count, start, nr, panel)
+            pack_rhs(inside, r, begin, count, start, nr, panel or i64(0))
+
+
+def pack_rhs(
+    scope: Scope,
+    roles: Roles,
+    begin: tuple[Value, Value],
+    count: tuple[Value, Value],
+    target: Value,
+    nr: int,
+    panel: Value,
+) -> None:
+    """count[0] products of count[1] columns of rhs into panels, whichever axis it lies along."""
+    pack = pack_panels if roles.columns_contiguous else pack_transposed
+    pack(scope, roles.rhs, roles.k, roles.n, begin, count, target, nr, panel)
+
+
+def lhs_steps(roles: Roles, rows: int, depth: int, lanes: int) -> tuple[int, int]:
+    """Distances of `rows` packed rows of lhs along rows and along products; off a power of two, so that they do not share cache
+    sets."""
+    step = -(-(depth if roles.rows_contiguous else rows) // lanes) * lanes + lanes
+    return (step, 1) if roles.rows_contiguous else (1, step)
+
+
+def pack_lhs(
+    scope: Scope,
+    roles: Roles,
+    rows: tuple[Value, Value],
+    products: tuple[Value, Value],
+    target: Value,
+    steps: tuple[int, int],
+) -> None:
+    """Some rows and products of lhs (the first, and how many), whichever axis it lies along, `steps` apart (see `lhs_steps`)."""
+    slow, fast, step = (rows, products, steps[0]) if roles.rows_contiguous else (products, rows, steps[1])
+    axes = (roles.m, roles.k) if roles.rows_contiguous else (roles.k, roles.m)
+    pack_rows(scope, roles.lhs, *axes, (slow[0], fast[0]), (slow[1], fast[1]), target, i64(step))
 
 
 def pack_rows(
@@ -103,9 +136,8 @@ def pack_tiles(
 
     Vectors are stored whole: what is too much is overwritten by the next product, and after the last lies behind the tile."""
     writer, lanes = scope.writer, scope.frame.lanes
-    element, size = operand.dtype.llvm, operand.dtype.itemsize
+    element = operand.dtype.llvm
     width = -(-mr // lanes) * lanes
-    end = writer.add(begin[1], count[1])
     # Tiles of which whole vectors may be read.
     whole = writer.op("sdiv", writer.add(writer.sub(count[1], i64(width)), i64(mr)), i64(mr))
     whole = writer.mul(writer.intrinsic("llvm.smax", whole, i64(0)), i64(mr))
@@ -115,36 +147,26 @@ def pack_tiles(
         later = Scope(scope.frame, scope, {k.name: writer.add(begin[0], writer.add(product.index, i64(ROWS_AHEAD)))})
         start = writer.gep(target, element, writer.mul(product.index, i64(mr)))
 
-        def copy(row: Value, masked: bool, line: Scope = line, later: Scope = later, start: Value = start) -> None:
-            place = writer.gep(start, element, writer.mul(writer.op("sdiv", row, i64(mr)), i64(tile)))
-            for offset in range(0, width, lanes):
-                at = writer.add(begin[1], writer.add(row, i64(offset)))
-                inside = Scope(scope.frame, line, {m.name: at}, m.name)
-                if masked:
-                    inside.mask = inside.tail_mask(at, end)
-                writer.store(inside.vector(operand), writer.gep(place, element, i64(offset)), size)
-            if operand.op == "load" and not masked:
-                Scope(scope.frame, later, {m.name: writer.add(begin[1], row)}).prefetch(operand)
-
-        with writer.loop(i64(0), whole, mr) as row:
-            copy(row.index, False)
-        with writer.loop(whole, count[1], mr) as row:
-            copy(row.index, True)
+        for first, last, is_masked in ((i64(0), whole, False), (whole, count[1], True)):
+            with writer.loop(first, last, mr) as row:
+                place = writer.gep(start, element, writer.mul(writer.op("sdiv", row.index, i64(mr)), i64(tile)))
+                left = writer.sub(count[1], row.index) if is_masked else None
+                _pack_vectors(line, later, operand, m, writer.add(begin[1], row.index), place, width, left)
 
 
-def _pack_row(
-    line: Scope, later: Scope, operand: Scalar, n: Axis, first: Value, start: Value, nr: int, left: Value | None
+def _pack_vectors(
+    line: Scope, later: Scope, operand: Scalar, axis: Axis, first: Value, start: Value, width: int, left: Value | None
 ) -> None:
-    """A row of one panel from column `first` on, and what lies below it in a row read `later` fetched; `left` columns, or all."""
+    """`width` elements of a line from `first` on, `left` of them or all, to `start`; those of a line read `later` are fetched."""
     writer, lanes = line.writer, line.frame.lanes
-    for offset in range(0, nr, lanes):
+    for offset in range(0, width, lanes):
         at = writer.add(first, i64(offset))
-        inside = Scope(line.frame, line, {n.name: at}, n.name)
+        inside = Scope(line.frame, line, {axis.name: at}, axis.name)
         if left is not None:
             inside.mask = inside.tail_mask(i64(offset), left)
         writer.store(inside.vector(operand), writer.gep(start, operand.dtype.llvm, i64(offset)), operand.dtype.itemsize)
         if operand.op == "load" and offset * operand.dtype.itemsize % LINE == 0:
-            Scope(line.frame, later, {n.name: at}).prefetch(operand)
+            Scope(line.frame, later, {axis.name: at}).prefetch(operand)
 
 
 def pack_panel(
@@ -165,7 +187,7 @@ def pack_panel(
             line = Scope(scope.frame, scope, {k.name: writer.add(begin[0], row.index)})
             later = Scope(scope.frame, scope, {k.name: writer.add(begin[0], writer.add(row.index, i64(PIECES_AHEAD)))})
             start = writer.gep(target, operand.dtype.llvm, writer.mul(row.index, i64(nr)))
-            _pack_row(line, later, operand, n, begin[1], start, nr, left)
+            _pack_vectors(line, later, operand, n, begin[1], start, nr, left)
 
 
 def pack_panels(
@@ -194,7 +216,7 @@ def pack_panels(
         ) -> None:
             place = writer.add(writer.mul(writer.op("sdiv", column, i64(nr)), panel), writer.mul(row, i64(nr)))
             start = writer.gep(target, operand.dtype.llvm, place)
-            _pack_row(line, later, operand, n, writer.add(begin[1], column), start, nr, left)
+            _pack_vectors(line, later, operand, n, writer.add(begin[1], column), start, nr, left)
 
         with writer.loop(i64(0), full, nr) as column:
             copy(column.index, None)

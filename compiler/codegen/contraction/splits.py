@@ -32,9 +32,9 @@ class SplitFinisher(BlockEmitter):
         blocks, splits = self._look_up_sizes(scope)
         self.tile = w.alloca(self.dtype.llvm, t.mr * t.nr)
         with w.loop(w.arg("begin"), w.arg("end")) as task:
-            column, number = self._divide(task.index, i64(self.columns))
+            number, column = w.divided(task.index, i64(self.columns))
             inside, block = self._block(scope, number)
-            within, batch = self._divide(number, blocks)
+            batch, within = w.divided(number, blocks)
             self.sums = self._shared_sums(scope, w.add(w.mul(w.mul(batch, splits), blocks), within))
             before = w.mul(column, i64(t.nr))
             first_column, left = w.add(block.first_column, before), w.sub(block.width, before)

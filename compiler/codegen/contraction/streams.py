@@ -35,12 +35,8 @@ def emit_stream(kernel: Kernel, name: str, roles: Roles, stream: Stream, isa: st
         f"contraction {rows} x {stream.columns} x {stream.depth}, {stream.group} rows of rhs at a time over stripes of "
         f"{stream.stripe} columns, chains of {stream.chain}"
     )
-    return KernelCode(
-        sums.writer.finish() + finish.writer.finish(),
-        frozenset(sums.writer.declarations | finish.writer.declarations),
-        (Phase(f"{name}_s", tasks), Phase(f"{name}_f", roles.batch_count * chunks)),
-        size, 0, (note,),
-    )  # fmt: skip
+    phases = [Phase(f"{name}_s", tasks), Phase(f"{name}_f", roles.batch_count * chunks)]
+    return KernelCode.of([sums.writer, finish.writer], phases, note, size)
 
 
 class _Emitter:
@@ -69,8 +65,8 @@ class _Emitter:
         """Task: batch, chain, stripe, slowest first."""
         w, s = self.writer, self.stream
         with w.loop(w.arg("begin"), w.arg("end")) as task:
-            rest, stripe = self._divided(task.index, s.stripes)
-            batch, chain = self._divided(rest, s.chains)
+            rest, stripe = w.divided(task.index, self.scope.dim(s.stripes))
+            batch, chain = w.divided(rest, self.scope.dim(s.chains))
             inside = Scope(self.frame, self.scope, unravel(self.scope, batch, self.roles.batch))
             first = w.mul(stripe, i64(s.stripe))
             end = w.minimum(w.add(first, i64(s.stripe)), self.columns)
@@ -90,7 +86,7 @@ class _Emitter:
         w, s = self.writer, self.stream
         chunks = ceildiv(s.columns, FINISHED)
         with w.loop(w.arg("begin"), w.arg("end")) as task:
-            batch, chunk = self._divided(task.index, chunks)
+            batch, chunk = w.divided(task.index, self.scope.dim(chunks))
             inside = Scope(self.frame, self.scope, unravel(self.scope, batch, self.roles.batch))
             first = w.mul(chunk, i64(FINISHED))
             end = w.minimum(w.add(first, i64(FINISHED)), self.columns)
@@ -100,13 +96,6 @@ class _Emitter:
                     for row in range(s.rows):
                         self._finish(inside, sums, row, column.index, end if masked else None)
         w.ret()
-
-    def _divided(self, value: Value, by: Dim) -> tuple[Value, Value]:
-        """Quotient and remainder."""
-        if by == 1:
-            return value, i64(0)
-        divisor = self.scope.dim(by)
-        return self.writer.op("sdiv", value, divisor), self.writer.op("srem", value, divisor)
 
     def _pieces(self, first: Value, end: Value) -> list[tuple[Value, Value, bool]]:
         """Whole vectors, then the masked rest."""

@@ -60,11 +60,7 @@ class _Emitter:
         shared: Dim = 0 if p.packed else p.filters
         if p.once:
             shared = shared + ceildiv(p.tiles, p.mb) * self._block_elements()
-        declarations = frozenset().union(*(one.declarations for one in (*self.functions, *self.helpers)))
-        return KernelCode(
-            "".join(one.finish() for one in self.functions), declarations, tuple(self.phases), shared * size,
-            self._scratch(), (self._note(),), tuple((one.name, one.finish()) for one in self.helpers),
-        )  # fmt: skip
+        return KernelCode.of(self.functions, self.phases, self._note(), shared * size, self._scratch(), self.helpers)
 
     def _note(self) -> str:
         p = self.plan

@@ -15,7 +15,7 @@ from pierian.compiler.codegen.abi import PHASE_PARAMETERS
 from pierian.compiler.codegen.chains.masks import MaskTests
 from pierian.compiler.codegen.chains.passes import RowPasses
 from pierian.compiler.codegen.contraction.microkernel import MicroShape, emit_microkernel, micro_name
-from pierian.compiler.codegen.contraction.packing import pack_panels, pack_rows, pack_transposed
+from pierian.compiler.codegen.contraction.packing import lhs_steps, pack_lhs, pack_rhs
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.transpose import emit_turn
 from pierian.compiler.codegen.writer import FALSE, NULL, TRUE, FunctionWriter, Value, constant, i64, vector
@@ -103,12 +103,6 @@ class _GridWriter:
         """An operand with its elementary functions written out."""
         return expand([operand], self.isa)[0]
 
-    def divided(self, value: Value, by: Value) -> tuple[Value, Value]:
-        """Quotient and remainder."""
-        if by.text == "1":
-            return value, i64(0)
-        return self.writer.op("sdiv", value, by), self.writer.op("srem", value, by)
-
     def results(self, one: Sum, line: Scope, row: Value, distance: Value | int, bases: Sequence[Value]) -> None:
         """Store a row of results from sums that lie in panels of `distance` rows, added up over `bases`."""
         w, kind, size, lanes = self.writer, self.dtype.llvm, self.dtype.itemsize, self.blocks.lanes
@@ -144,7 +138,7 @@ class GridFinisher(_GridWriter):
         self.begin()
         blocks, height = self.outermost.dim(ceildiv(grid.row.extent, FINISHED)), self.outermost.dim(grid.row.extent)
         with w.loop(w.arg("begin"), w.arg("end")) as task:
-            point, block = self.divided(task.index, blocks)
+            point, block = w.divided(task.index, blocks)
             scope = Scope(self.frame, self.outermost, unravel(self.outermost, point, grid.kernel.axes))
             first = w.mul(block, i64(FINISHED))
             end = w.minimum(w.add(first, i64(FINISHED)), height)
@@ -198,10 +192,7 @@ class GridEmitter(_GridWriter):
 
     def _steps(self, roles: Roles) -> tuple[int, int]:
         """Distances of a packed left operand of scores along rows and along products, off a power of two."""
-        b = self.blocks
-        if roles.rows_contiguous:
-            return -(-_size(roles.k) // b.lanes) * b.lanes + b.lanes, 1
-        return 1, -(-b.rows // b.lanes) * b.lanes + b.lanes
+        return lhs_steps(roles, self.blocks.rows, _size(roles.k), self.blocks.lanes)
 
     @property
     def tasks(self) -> Dim:
@@ -238,7 +229,7 @@ class GridEmitter(_GridWriter):
         row_blocks = self.outermost.dim(ceildiv(grid.row.extent, b.rows))
         height, width = self.outermost.dim(grid.row.extent), self.outermost.dim(grid.column.extent)
         with w.loop(w.arg("begin"), w.arg("end")) as task:
-            point, share = self.divided(task.index, i64(b.shares))
+            point, share = w.divided(task.index, i64(b.shares))
             scope = Scope(self.frame, self.outermost, unravel(self.outermost, point, grid.kernel.axes))
             shares = {position: self.share(position, point, share) for position in self.waiting}
             for position, base in shares.items():
@@ -285,8 +276,8 @@ class GridEmitter(_GridWriter):
         self, scope: Scope, roles: Roles, begin: tuple[Value, Value], count: tuple[Value, Value], target: Value,
         nr: int, panel: int,
     ) -> None:  # fmt: skip
-        pack = pack_panels if roles.columns_contiguous else pack_transposed
-        pack(scope, self.written_out(roles.rhs), roles.k, roles.n, begin, count, target, nr, i64(panel))
+        written_out = replace(roles, rhs=self.written_out(roles.rhs))
+        pack_rhs(scope, written_out, begin, count, target, nr, i64(panel))
 
     def _finish_columns(self, scope: Scope, start: Value, count: Value) -> None:
         """Store the sums over rows."""
@@ -354,18 +345,13 @@ class GridEmitter(_GridWriter):
         w, b, kind = self.writer, self.blocks, self.dtype.llvm
         depth = _size(roles.k)
         lhs, matrix = self.memory[f"lhs{number}"], self.memory[f"matrix{number}"]
-        row_step, depth_step = self._steps(roles)
-        operand = self.written_out(roles.lhs)
-        if roles.rows_contiguous:
-            place = (block.row, i64(0)), (block.height, i64(depth))
-            pack_rows(block.scope, operand, roles.m, roles.k, *place, lhs, i64(row_step))
-        else:
-            place = (i64(0), block.row), (i64(depth), block.height)
-            pack_rows(block.scope, operand, roles.k, roles.m, *place, lhs, i64(depth_step))
+        steps = self._steps(roles)
+        rows, products = (block.row, block.height), (i64(0), i64(depth))
+        pack_lhs(block.scope, replace(roles, lhs=self.written_out(roles.lhs)), rows, products, lhs, steps)
         with w.loop(i64(0), block.count, b.nr) as column:
             rhs = w.gep(self.memory[f"rhs{number}"], kind, w.mul(column.index, i64(depth)))
             with w.loop(i64(0), block.height, b.mr) as row:
-                left = w.gep(lhs, kind, w.mul(row.index, i64(row_step)))
+                left = w.gep(lhs, kind, w.mul(row.index, i64(steps[0])))
                 target = w.gep(matrix, kind, w.add(w.mul(row.index, i64(b.stride)), column.index))
                 held, shape = self.memory["tile"], self._score_shape(roles)
                 self._tile(shape, left, rhs, i64(depth), b.chain, held, target, b.stride)
@@ -389,7 +375,7 @@ class GridEmitter(_GridWriter):
             return
         with w.when(is_open):
             self._pass(block, self.open_work)
-        with w.when(w.op("xor", is_open, TRUE)):
+        with w.when(w.negated(is_open)):
             self._pass(block, self.work)
 
     def _pass(self, block: _Block, work: Sequence[Store]) -> None:

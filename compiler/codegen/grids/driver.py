@@ -25,16 +25,7 @@ def emit_grid(kernel: Kernel, name: str, target: Target) -> KernelCode:
     if finisher.tasks != 0:
         functions.append(finisher.emit())
         phases.append(Phase(f"{name}_s", finisher.tasks))
-    helpers = emitter.helpers()
-    return KernelCode(
-        "".join(function.finish() for function in functions),
-        frozenset().union(*(function.declarations for function in (*functions, *helpers))),
-        tuple(phases),
-        emitter.shared,
-        emitter.scratch,
-        (_note(grid, blocks),),
-        tuple((helper.name, helper.finish()) for helper in helpers),
-    )
+    return KernelCode.of(functions, phases, _note(grid, blocks), emitter.shared, emitter.scratch, emitter.helpers())
 
 
 def _note(grid: Grid, blocks: Blocks) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pierian.compiler.codegen.evaluate import Scope
+from pierian.compiler.codegen.loops.plan import CACHE_LINE
 from pierian.compiler.codegen.writer import Value, i64
 from pierian.compiler.dim import product
 from pierian.compiler.kernel import scalar as ir
@@ -23,7 +24,6 @@ from pierian.compiler.target.features import Target
 _AHEAD = 12
 # Bytes of the longest row that is asked for whole: of longer ones prefetchers find what follows.
 _LONGEST = 1024
-_CACHE_LINE = 64
 
 
 def gathered_rows(kernel: Kernel, row: Axis, along: Axis, target: Target, dependencies: Dependencies) -> list[Scalar]:
@@ -58,7 +58,7 @@ def ask_for_rows(scope: Scope, loads: Sequence[Scalar], row: Axis, along: Axis, 
     ahead = writer.minimum(writer.add(number, i64(_AHEAD)), last)
     there = Scope(scope.frame, scope, {row.name: ahead, along.name: i64(0)})
     for load in loads:
-        first = there.pointer(load)
+        first = there.place(*load_parts(load))
         assert isinstance(along.extent, int)
-        for line in range(0, along.extent * load.dtype.itemsize, _CACHE_LINE):
+        for line in range(0, along.extent * load.dtype.itemsize, CACHE_LINE):
             writer.prefetch(writer.gep(first, "i8", i64(line)))

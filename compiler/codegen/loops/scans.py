@@ -145,10 +145,7 @@ class _ScanEmitter:
             distance *= 2
         own = self._moved(writer, value, 1) if self.scan.exclusive else value
         scope.put(self.scan.buffer, self.scan.indices, self._combine(writer, carry, own))
-        last = f"<{lanes} x i32> <{', '.join([f'i32 {lanes - 1}'] * lanes)}>"
-        total = value
-        if lanes > 1:
-            total = writer.emit(f"shufflevector {value}, {value.type} poison, {last}", value.type)
+        total = value if lanes == 1 else writer.shuffle([lanes - 1] * lanes, value)
         return self._combine(writer, carry, total)
 
     def _moved(self, writer: FunctionWriter, value: Value, distance: int) -> Value:
@@ -156,9 +153,7 @@ class _ScanEmitter:
         lanes = self.lanes
         if lanes == 1:
             return self._identity(1)
-        order = ", ".join(f"i32 {lanes + lane - distance}" for lane in range(lanes))
-        mask = f"<{lanes} x i32> <{order}>"
-        return writer.emit(f"shufflevector {self.filler}, {value}, {mask}", value.type)
+        return writer.shuffle([lanes + lane - distance for lane in range(lanes)], self.filler, value)
 
     # --- long rows in blocks -------------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ class WindowEmitter:
         w.ret()
         work = row_work * product([axis.extent for axis in (*p.before, p.slide)])
         phase = Phase(f"{self.name}_f", tasks, isinstance(work, int) and work <= most)
-        return KernelCode(w.finish(), frozenset(w.declarations), (phase,), 0, 0, (self._note(tasks),))
+        return KernelCode.of([w], [phase], self._note(tasks))
 
     def _note(self, tasks: Dim) -> str:
         p = self.plan
@@ -396,7 +396,6 @@ def pick(writer: FunctionWriter, parts: Sequence[Value], first: int) -> Value:
         for lane in range(lanes):
             part, at = divmod(first + lane * step, lanes)
             chosen = lanes + at if part == number else at if part == 0 and number == 1 else lane
-            order.append(f"i32 {chosen}")
-        pair = f"{result}, {parts[number]}"
-        result = writer.emit(f"shufflevector {pair}, <{lanes} x i32> <{', '.join(order)}>", result.type)
+            order.append(chosen)
+        result = writer.shuffle(order, result, parts[number])
     return result
