@@ -3,7 +3,6 @@ float32 has two expansions, which differ by one unit of the last place at most."
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 import numpy as np
@@ -11,21 +10,10 @@ import pytest
 
 import pierian as tf
 from pierian.compiler.compile import compile_graph
-from pierian.compiler.target.features import Target, host
+from pierian.compiler.target.features import host
 from pierian.runtime.executable import Executable
 
 ONE = ["exp", "expm1", "log", "log1p", "log2", "sin", "cos", "tanh", "sigmoid", "erf", "softplus", "rsqrt"]
-
-
-def _targets() -> dict[str, Target]:
-    triple = host().triple
-    return {
-        "avx2": Target(triple, "haswell", "+avx2,+fma", "avx2", 32, 16, True, True),
-        "sse2": Target(triple, "x86-64", "+sse2", "sse2", 16, 16, False, False),
-        "scalar": Target(triple, "x86-64", "+sse2", "scalar", 8, 16, False, False),
-        "neon": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "neon", 16, 32, True, False),
-        "riscv": Target("riscv64-unknown-linux-gnu", "generic-rv64", "", "scalar", 8, 16, False, False),
-    }
 
 
 def _graph(dtype: str, size: int) -> tuple[tf.Graph, list[Any], list[Any]]:
@@ -38,7 +26,7 @@ def _graph(dtype: str, size: int) -> tuple[tf.Graph, list[Any], list[Any]]:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("isa", ["avx2", "sse2", "scalar", "neon", "riscv"])
-def test_other_instruction_sets(isa: str, dtype: str) -> None:
+def test_other_instruction_sets(isa: str, dtype: str, target_of: Any, runs_here: Any) -> None:
     rng = np.random.default_rng(7)
     largest = 88 if dtype == "float32" else 308
     sizes = np.concatenate([np.exp(rng.uniform(-largest, largest, 900)), rng.uniform(0, 12, 900)])
@@ -46,12 +34,8 @@ def test_other_instruction_sets(isa: str, dtype: str) -> None:
     x = np.concatenate([special, sizes * rng.choice([-1, 1], len(sizes))]).astype(dtype)
     y = np.concatenate([special, rng.uniform(-3, 3, len(sizes))]).astype(dtype)
     graph, inputs, outputs = _graph(dtype, len(x))
-    compiled = compile_graph(graph, feeds=inputs, fetches=outputs, target=_targets()[isa])
-    if (
-        platform.machine() not in ("x86_64", "AMD64")
-        or isa in ("neon", "riscv")
-        or (isa == "avx2" and host().isa != "avx512")
-    ):
+    compiled = compile_graph(graph, feeds=inputs, fetches=outputs, target=target_of(isa))
+    if not runs_here(isa):
         return  # code for other machines is only made
     found = Executable(compiled.image, compiled.program, 1).run((x, y))
     assert found is not None

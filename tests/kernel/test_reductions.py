@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 import pierian as tf
 from pierian.compiler.compile import compile_graph
-from pierian.compiler.target.features import Target, host
 from pierian.runtime.executable import Executable
 
 # Short rows, rows with a vector and a rest, one long row in blocks, long and narrow columns, stripes, an axis in the middle, columns
@@ -114,16 +112,8 @@ def test_values_kept_between_passes(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("isa", ["avx2", "sse2", "scalar", "neon"])
-def test_other_instruction_sets(isa: str) -> None:
+def test_other_instruction_sets(isa: str, target_of: Any, runs_here: Any) -> None:
     """Code for less capable processors of this machine's kind is run; that for others is only made."""
-    triple = host().triple
-    target = {
-        "avx2": Target(triple, "haswell", "+avx2,+fma", "avx2", 32, 16, True, True),
-        "sse2": Target(triple, "x86-64", "+sse2", "sse2", 16, 16, False, False),
-        "scalar": Target(triple, "x86-64", "+sse2", "scalar", 8, 16, False, False),
-        "neon": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "neon", 16, 32, True, False),
-    }[isa]
-    runs = platform.machine() in ("x86_64", "AMD64") and isa != "neon" and (isa != "avx2" or host().isa == "avx512")
     x = np.random.default_rng(5).integers(-9, 10, (2003, 47)).astype(np.float32)
     graph = tf.Graph()
     with graph.as_default():
@@ -139,8 +129,8 @@ def test_other_instruction_sets(isa: str) -> None:
             tf.max(a, axis=1),
         ]
         fetches = [*wanted, y, slope]
-    compiled = compile_graph(graph, feeds=[a], fetches=fetches, target=target)
-    if not runs:
+    compiled = compile_graph(graph, feeds=[a], fetches=fetches, target=target_of(isa))
+    if not runs_here(isa):
         return
     found = Executable(compiled.image, compiled.program, 1).run((x,))
     assert found is not None

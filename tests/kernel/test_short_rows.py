@@ -3,7 +3,6 @@ that are walked in narrow vectors."""
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 
 import pierian as tf
 from pierian.compiler.compile import compile_graph
-from pierian.compiler.target.features import Target, host
+from pierian.compiler.target.features import Target
 from pierian.runtime.executable import Executable
 
 
@@ -90,16 +89,9 @@ def test_reductions_over_short_rows_with_equal_bits_on_any_number_of_threads(nam
 
 
 @pytest.mark.parametrize("isa", ["avx2", "sse2", "scalar", "neon"])
-def test_other_instruction_sets(isa: str) -> None:
+def test_other_instruction_sets(isa: str, target_of: Any, runs_here: Any) -> None:
     """Code for less capable processors of this machine's kind is run; that for others is only made."""
-    triple = host().triple
-    target = {
-        "avx2": Target(triple, "haswell", "+avx2,+fma", "avx2", 32, 16, True, True, l2=256 * 1024),
-        "sse2": Target(triple, "x86-64", "+sse2", "sse2", 16, 16, False, False),
-        "scalar": Target(triple, "x86-64", "+sse2", "scalar", 8, 16, False, False),
-        "neon": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "neon", 16, 32, True, False),
-    }[isa]
-    runs = platform.machine() in ("x86_64", "AMD64") and isa != "neon" and (isa != "avx2" or host().isa == "avx512")
+    target = target_of(isa, l2=256 * 1024) if isa == "avx2" else target_of(isa)
     for width, dtype, name in (
         (3, "float32", "scaled"),
         (4, "float64", "stacked"),
@@ -108,7 +100,7 @@ def test_other_instruction_sets(isa: str) -> None:
     ):
         arrays = [elements(shape, dtype) for shape in ((45, width), (45, 1), (width,))]
         made = compiled(name, arrays, [array.shape for array in arrays], target)
-        if runs:
+        if runs_here(isa):
             run = Executable(made.image, made.program, 1).run(tuple(arrays))
             assert run is not None
             for ours, wanted in zip(run, expected(name, arrays), strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from pierian.compiler.dim import evaluate
 from pierian.compiler.kernel.interpret import interpret_program
 from pierian.compiler.kernel.program import launches
 from pierian.compiler.options import CompileOptions
-from pierian.compiler.target.features import Target, host
+from pierian.compiler.target.features import host
 from pierian.runtime.executable import Executable
 
 # What stands between the scores and the softmax, or instead of it: on tensors, and on arrays of float64.
@@ -261,20 +260,13 @@ def test_gradients_with_few_weights_are_chains_too(work: Work) -> None:
 
 
 @pytest.mark.parametrize("isa", ["avx2", "sse2", "scalar", "neon"])
-def test_other_instruction_sets(isa: str) -> None:
+def test_other_instruction_sets(isa: str, target_of: Any, runs_here: Any) -> None:
     """Code for less capable processors of this machine's kind is run; that for others is only made."""
-    best = host()
-    plain = replace(best, cpu="x86-64", features="", vector_registers=16, has_fma=False, has_masks=False)
-    target = {
-        "avx2": replace(best, isa="avx2", vector_bytes=32, vector_registers=16, cpu="haswell", features="+avx2,+fma"),
-        "sse2": replace(plain, isa="sse2", vector_bytes=16),
-        "scalar": replace(plain, isa="scalar", vector_bytes=8),
-        "neon": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "neon", 16, 32, True, False),
-    }[isa]
+    target = target_of(isa, l1=host().l1, l2=host().l2, l3=host().l3)
     for shape, work in (((1, 1, 37, 600, 9), _biased), ((1, 1, 530, 530, 5), _causal(-1e9))):
         graph, arrays, wanted = attention(shape, work)
         compiled = compile_graph(graph, target=target)
-        if best.isa == "avx512" and isa != "neon":
+        if runs_here(isa):
             found = Executable(compiled.image, compiled.program, 1).run(tuple(inputs(graph, arrays)))
             assert found is not None
             np.testing.assert_allclose(found[0], wanted, rtol=1e-5, atol=1e-5)

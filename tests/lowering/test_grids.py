@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from pierian.compiler.kernel.interpret import interpret_program
 from pierian.compiler.kernel.program import launches
 from pierian.compiler.options import CompileOptions
 from pierian.compiler.schedule import grids
-from pierian.compiler.target.features import Target, host
+from pierian.compiler.target.features import host
 from pierian.runtime.executable import Executable
 
 Work = Callable[[Any, Any, Any], Any]
@@ -326,23 +325,13 @@ SLOW_ISAS = [pytest.param(isa, marks=pytest.mark.slow) for isa in ("sse2", "scal
 
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("isa", ["avx512", "avx2", *SLOW_ISAS])
-def test_other_instruction_sets(isa: str) -> None:
+def test_other_instruction_sets(isa: str, target_of: Any, runs_here: Any) -> None:
     """Code for less capable processors of this machine's kind is run; that for others is only made."""
-    best = host()
-    plain = replace(best, cpu="x86-64", features="", vector_registers=16, has_fma=False, has_masks=False)
-    target = {
-        "avx512": replace(
-            best, isa="avx512", vector_bytes=64, vector_registers=32, cpu="znver4", features="", has_masks=True
-        ),
-        "avx2": replace(best, isa="avx2", vector_bytes=32, vector_registers=16, cpu="haswell", features="+avx2,+fma"),
-        "sse2": replace(plain, isa="sse2", vector_bytes=16),
-        "scalar": replace(plain, isa="scalar", vector_bytes=8),
-        "neon": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "neon", 16, 32, True, False),
-    }[isa]
+    target = target_of(isa, l1=host().l1, l2=host().l2, l3=host().l3)
     shape = (1, 2, 230, 230, 9)
     graph = gradients(shape, _masked(-1e9))
     compiled = compile_graph(graph, target=target)
-    if isa in {"avx512": ("avx512", "avx2", "sse2", "scalar"), "avx2": ("avx2", "sse2", "scalar")}.get(best.isa, ()):
+    if runs_here(isa):
         arrays = arrays_for(graph, shape)
         found = Executable(compiled.image, compiled.program, 1).run(tuple(arrays))
         assert found is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 import pierian as tf
 from pierian.compiler.compile import compile_graph
-from pierian.compiler.target.features import Target, host
 from pierian.runtime.executable import Executable
 
 SIZES = [
@@ -162,23 +160,10 @@ def test_few_rows_or_columns_along_their_sums(m: int, n: int, k: int) -> None:
             np.testing.assert_array_equal(one_, other)
 
 
-def _other_targets() -> dict[str, Target]:
-    triple = host().triple
-    return {
-        "avx2": Target(triple, "haswell", "+avx2,+fma", "avx2", 32, 16, True, True, l2=256 * 1024),
-        "sse2": Target(triple, "x86-64", "+sse2", "sse2", 16, 16, False, False),
-        "scalar": Target(triple, "x86-64", "+sse2", "scalar", 8, 16, False, False),
-        "neon": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "neon", 16, 32, True, False),
-    }
-
-
 @pytest.mark.parametrize("isa", ["avx2", "sse2", "scalar", "neon"])
-def test_other_instruction_sets(isa: str) -> None:
+def test_other_instruction_sets(isa: str, target_of: Any, runs_here: Any) -> None:
     """Code for less capable processors of this machine's kind is run; that for others is only made."""
-    target = _other_targets()[isa]
-    runs = (
-        platform.machine() in ("x86_64", "AMD64") and isa != "neon" and (isa != "avx2" or host().isa.startswith("avx"))
-    )
+    target = target_of(isa, l2=256 * 1024) if isa == "avx2" else target_of(isa)
     for m, n, k, dtype in (
         (33, 47, 300, "float32"), (30, 70, 1700, "float64"), (2, 900, 600, "float32"), (3, 50, 210, "float32"),
     ):  # fmt: skip
@@ -190,7 +175,7 @@ def test_other_instruction_sets(isa: str) -> None:
             z = tf.matmul(x, y)
             t = tf.matmul(x, tf.permute_dims(tf.reshape(y, (n, k)), [1, 0]))
         compiled = compile_graph(graph, feeds=[x, y], fetches=[z, t], target=target)
-        if runs:
+        if runs_here(isa):
             found = Executable(compiled.image, compiled.program, 1).run((a, b))
             assert found is not None
             np.testing.assert_array_equal(found[0], a @ b)
@@ -198,10 +183,10 @@ def test_other_instruction_sets(isa: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_narrow_vectors_pack_panel_by_panel(dtype: str) -> None:
+def test_narrow_vectors_pack_panel_by_panel(dtype: str, target_of: Any, runs_here: Any) -> None:
     """Where they would not stay in the first-level cache: operands that lie along either axis, computed ones, any number of rows and
     products, sums that are split; panels that are not full."""
-    target = _other_targets()["avx2"]
+    target = target_of("avx2", l2=256 * 1024)
     rng = np.random.default_rng(5)
     graph = tf.Graph()
     with graph.as_default():
@@ -217,7 +202,7 @@ def test_narrow_vectors_pack_panel_by_panel(dtype: str) -> None:
     notes = [note for _, code in compiled.image.kernels.values() for note in code.schedule]
     assert sum("panel by panel" in note for note in notes) == 5, "\n".join(notes)
     assert any("panel by panel; sums in up to" in note for note in notes), notes
-    if platform.machine() not in ("x86_64", "AMD64") or not host().isa.startswith("avx"):
+    if not runs_here("avx2"):
         return
     for count in (37, 5, 1, 0):
         shapes = [(90, 1030), (1030, 130), (3, 130, 1030), (count, 700), (count * 20, 90)]
@@ -233,10 +218,10 @@ def test_narrow_vectors_pack_panel_by_panel(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_narrow_vectors_walk_images_along_their_rows(dtype: str) -> None:
+def test_narrow_vectors_walk_images_along_their_rows(dtype: str, target_of: Any, runs_here: Any) -> None:
     """Gradients of filters: blocks of all rows and of some, sums that are split and not, panels that are not full, any batch; and
     results that lie along the tile's rows, as many as a vector has lanes or not."""
-    target = _other_targets()["avx2"]
+    target = target_of("avx2", l2=256 * 1024)
     rng = np.random.default_rng(6)
     graph = tf.Graph()
     with graph.as_default():
@@ -252,7 +237,7 @@ def test_narrow_vectors_walk_images_along_their_rows(dtype: str) -> None:
     notes = [note for _, code in compiled.image.kernels.values() for note in code.schedule]
     chosen = [note for note in notes if "lhs in place, rhs packed panel by panel; sums in up to" in note]
     assert len(chosen) == 2, "\n".join(notes)
-    if platform.machine() not in ("x86_64", "AMD64") or not host().isa.startswith("avx"):
+    if not runs_here("avx2"):
         return
     for count in (1, 7, 0):
         shapes = [(count, 17, 17, 15), (count, 17, 17, 40), (count, 9, 9, 40), (3, 3, 15, 40)]

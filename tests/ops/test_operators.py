@@ -19,7 +19,6 @@ from pierian.compiler.graph.builder import GraphBuilder
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Value
 from pierian.compiler.shape import TensorType
-from pierian.compiler.target.features import Target
 from pierian.runtime.callable import prepare
 
 _spec = importlib.util.spec_from_file_location("sampling", Path(__file__).parent / "sampling.py")
@@ -28,7 +27,6 @@ sampling = sys.modules["sampling"] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(sampling)
 
 CASES = sampling.cases()
-X86 = "x86_64-unknown-linux-gnu"
 
 
 def build(case: Any, symbolic: bool = False) -> tuple[Graph, list[Value], tuple[Value, ...], list[Any]]:
@@ -173,14 +171,8 @@ def test_an_operator_added_at_run_time_needs_one_definition() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "sse2", "neon"])
-def test_every_operator_is_valid_code_for_every_instruction_set(isa: str) -> None:
+def test_every_operator_is_valid_code_for_every_instruction_set(isa: str, target_of: Any) -> None:
     """Machines without it check that LLVM takes what others would run; sizes are known and open."""
-    target = {
-        "avx512": Target(X86, "x86-64-v4", "-prefer-256-bit", "avx512", 64, 32, True, True),
-        "avx2": Target(X86, "x86-64-v3", "", "avx2", 32, 16, True, True),
-        "sse2": Target(X86, "x86-64", "", "sse2", 16, 16, False, False),
-        "neon": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "neon", 16, 32, True, False),
-    }[isa]
     for case, symbolic in [*((case, False) for case in CASES), *((case, True) for case in SYMBOLIC)]:
         graph, inputs, outputs, _ = build(case, symbolic)
-        compile_graph(graph, feeds=inputs, fetches=list(outputs), target=target)
+        compile_graph(graph, feeds=inputs, fetches=list(outputs), target=target_of(isa))

@@ -3,8 +3,6 @@ of threads, chosen where it pays."""
 
 from __future__ import annotations
 
-import platform
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import pierian as tf
 from pierian.compiler.compile import compile_graph, plan_graph
 from pierian.compiler.kernel.interpret import interpret_program
 from pierian.compiler.schedule import winograd
-from pierian.compiler.target.features import Target, host
+from pierian.compiler.target.features import Target
 from pierian.runtime.executable import Executable
 
 # (batch, height, width, channels, outputs) and padding: tiles at the ends, short vectors, panels that are not full, many tiles.
@@ -158,23 +156,16 @@ def test_it_is_chosen_where_it_pays() -> None:
 
 
 @pytest.mark.parametrize("isa", ["avx2", "sse2", "scalar", "neon"])
-def test_other_instruction_sets(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_instruction_sets(isa: str, target_of: Any, runs_here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Code for less capable processors of this machine's kind is run; that for others is only made."""
     monkeypatch.setattr(winograd, "WORTHWHILE", 9.0)
-    x86 = platform.machine() in ("x86_64", "AMD64")
-    found = {
-        "avx2": Target(host().triple, "haswell", "+avx2,+fma", "avx2", 32, 16, True, True, l2=256 * 1024),
-        "sse2": Target(host().triple, "x86-64", "+sse2", "sse2", 16, 16, False, False),
-        "neon": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "neon", 16, 32, True, False),
-    }
-    target = found["sse2"] if isa == "scalar" else found[isa]
-    target = replace(target, isa="scalar", vector_bytes=8) if isa == "scalar" else target
+    target = target_of(isa, l2=256 * 1024) if isa == "avx2" else target_of(isa)
     for layout, constant in (("NHWC", True), ("NCHW", False)):
         x, w, given = arrays((1, 9, 8, 20, 21), np.float32, layout)
         graph, feeds, y = program(x, w, "SAME", layout, constant)
         compiled = compile_graph(graph, feeds=feeds, fetches=[y], target=target)
         assert any("winograd" in note for _, code in compiled.image.kernels.values() for note in code.schedule)
-        if x86 and isa != "neon" and (isa != "avx2" or host().isa.startswith("avx")):
+        if runs_here(isa):
             results = Executable(compiled.image, compiled.program, 1).run((given, w)[: len(feeds)])
             assert results is not None
             product = windows(x.astype(float), "SAME") @ w.astype(float).reshape(-1, 21)
