@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pierian.compiler.dim import Dim, product
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.node import Node
 from pierian.compiler.kernel.nodes import Kernel, Product, Reduce
 from pierian.compiler.schedule.rows import cost
@@ -67,7 +66,7 @@ def kernel_bytes(kernel: Kernel) -> Dim:
     return total
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Peak:
     """What a machine can do at best.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pierian.compiler.compile import Plan
 from pierian.compiler.cost import Peak, kernel_bits, kernel_bytes
 from pierian.compiler.dim import Dim, evaluate, substitute, symbols
+from pierian.compiler.frozen import frozen
 from pierian.compiler.fusion.cluster import Cluster
 from pierian.compiler.graph.node import Node
 from pierian.compiler.kernel.program import Launch, Program, launches, written
@@ -17,7 +17,7 @@ from pierian.compiler.lowering.in_place import step_overwrites
 from pierian.compiler.schedule.work import scheduled_flops
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explanation:
     """One launch of a program.
 

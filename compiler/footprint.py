@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from pierian.compiler.codegen.abi import KernelCode
 from pierian.compiler.codegen.entry import workspace_parts
 from pierian.compiler.cost import bytes_of
 from pierian.compiler.dim import Dim, evaluate, symbols
 from pierian.compiler.errors import ArgumentError
+from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.program import Program
 from pierian.compiler.shape import TensorType
 from pierian.compiler.state import Signature
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Footprint:
     """Bytes by what they are for.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from pierian.compiler.frozen import frozen
 
 
 def verification_is_asked() -> bool:
@@ -11,7 +13,7 @@ def verification_is_asked() -> bool:
     return os.environ.get("PIERIAN_VERIFY", "0") not in ("", "0")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CompileOptions:
     """Options of compilation.
 

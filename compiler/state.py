@@ -6,9 +6,9 @@ graph + feeds + fetches  ->  graph(feeds, values of variables read) -> fetches, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pierian.compiler.errors import FeedError, GraphError
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.builder import infer
 from pierian.compiler.graph.graph import Graph, unique_names
 from pierian.compiler.graph.node import Node, Value
@@ -16,7 +16,7 @@ from pierian.compiler.ops.definition import operator_named
 from pierian.compiler.shape import TensorType
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Signature:
     """What a compiled graph takes and gives, in order: inputs are feeds then variables read; outputs are fetches
     then variables assigned.

@@ -21,7 +21,6 @@ import stat
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from pierian.compiler.codegen.link import LinkedCode
 from pierian.compiler.dim import parse_dim
 from pierian.compiler.dtype import as_dtype
 from pierian.compiler.errors import FormatError, PierianError
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.digest import graph_digest
 from pierian.compiler.graph.files import write_atomically
 from pierian.compiler.graph.graph import Graph
@@ -53,7 +53,7 @@ _CHECKSUM = 32
 UNREADABLE = (OSError, PierianError, ValueError, KeyError, TypeError, struct.error)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stored:
     """What an entry holds, in the place of an image and a program.
 
@@ -73,7 +73,7 @@ class Stored:
     objects: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """A file of the cache, for people.
 

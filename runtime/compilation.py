@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Value
 from pierian.compiler.kernel.program import Program
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pierian.compiler.codegen.module import Image
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Runnable:
     """What a call needs of a compiled graph.
 

@@ -16,12 +16,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pierian.compiler.cost import Peak, kernel_bits, kernel_bytes
 from pierian.compiler.dim import Dim, evaluate, substitute, symbols
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.files import write_atomically
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.program import Launch, Loop, launches
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pierian.runtime.callable import PreparedCall
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KernelTime:
     """The measurements of one launch over a run.
 

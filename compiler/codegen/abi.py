@@ -13,16 +13,17 @@ How much work a task holds depends on sizes only, so results do not depend on th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.dim import Atom, Dim
+from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel.nodes import Kernel
 
 PHASE_PARAMETERS = (("args", "ptr"), ("begin", "i64"), ("end", "i64"), ("scratch", "ptr"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Phase:
     """One function of a kernel and how many tasks it has, an expression in the kernel's dims.
 
@@ -34,7 +35,7 @@ class Phase:
     serial: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KernelCode:
     """An emitted kernel.
 

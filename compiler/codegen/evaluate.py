@@ -8,7 +8,6 @@ value in the scope is the index of lane 0, and what depends on it is a vector.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from pierian.compiler.codegen.abi import Parameters, emit_dim
 from pierian.compiler.codegen.functions import call_function, call_rarely
@@ -24,6 +23,7 @@ from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, ele
 from pierian.compiler.dim import Atom, Dim, Symbolic, constant_part, product, symbol, symbols, symbols_of_atom
 from pierian.compiler.dtype import DType
 from pierian.compiler.elementary import EXPANSIONS
+from pierian.compiler.frozen import replace
 from pierian.compiler.kernel.access import Address, Clamp, address, clamp_of, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pierian.compiler.codegen.transpose import transpose
 from pierian.compiler.codegen.writer import FunctionWriter, Value, lanes_of
-from pierian.compiler.schedule.lanewise import smallest_prime
+from pierian.compiler.schedule.shuffles import smallest_prime
 
 
 def separate(writer: FunctionWriter, vectors: Sequence[Value]) -> list[Value]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pierian.compiler.errors import LoweringError
+from pierian.compiler.frozen import frozen
 
 PAGE = 4096
 _ALLOC, _WRITE, _EXECUTE = 0x2, 0x1, 0x4
@@ -23,7 +23,7 @@ _GOT = (9, 41, 42)  # GOTPCREL, GOTPCRELX, REX_GOTPCRELX
 _JUMP = b"\xff\x25"  # jmp *[rip + distance]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkedCode:
     """A block of code and data.
 
@@ -58,7 +58,7 @@ def link(objects: Sequence[bytes]) -> LinkedCode:
     return _Linker([_Object(content) for content in objects]).link()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Section:
     kind: int
     flags: int
@@ -69,7 +69,7 @@ class _Section:
     align: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Symbol:
     name: str
     section: int

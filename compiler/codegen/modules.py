@@ -63,7 +63,7 @@ class ModuleWriter:
             functions = {phase.function for code in codes for phase in code.phases}
             self._declarations |= {f"declare hidden void @{name}(ptr, i64, i64, ptr)" for name in functions}
         self._add(text)
-        self.finish(LEVEL if self._whole or len(text) < MODULE else 0)
+        self.finish(LEVEL if self._whole else 0)
 
     def finish(self, level: int = LEVEL) -> None:
         """Hand over what has not been."""

@@ -6,13 +6,12 @@ in order. So each element sees its additions in the same order whatever the numb
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.dim import ceildiv, product
 from pierian.compiler.elementary import expand
+from pierian.compiler.frozen import replace
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel, Store
 from pierian.compiler.target.features import Target

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from pierian.compiler.elementary.decays import find_decays
 from pierian.compiler.elementary.erf import erf
@@ -13,6 +12,7 @@ from pierian.compiler.elementary.log import log, log1p, log2
 from pierian.compiler.elementary.pow import power
 from pierian.compiler.elementary.softplus import softplus
 from pierian.compiler.elementary.trig import cos, cos_huge, sin, sin_huge
+from pierian.compiler.frozen import replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.scalar import Index, Scalar

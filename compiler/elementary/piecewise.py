@@ -14,10 +14,10 @@ and a division.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pierian.compiler.dtype import int32
 from pierian.compiler.elementary.arithmetic import absolute, bits, c, clamp_above, copy_sign, lt, polynomial_of, sub
+from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.scalar import Scalar
 
@@ -25,7 +25,7 @@ from pierian.compiler.kernel.scalar import Scalar
 _BELOW_NUMBER = 23 - 2
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Piecewise:
     """A function of one float32.
 

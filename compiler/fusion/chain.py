@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from pierian.compiler.frozen import frozen
 from pierian.compiler.fusion.cost import is_free
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
@@ -14,7 +14,7 @@ from pierian.compiler.shape import Shape
 _LOOKED_AT = 40
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chain:
     """The pointwise operators behind a node, as large as its result, back to values that are kept in memory.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pierian.compiler.dim import product
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.shape import Shape
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """The numbers fusion decides by.
 

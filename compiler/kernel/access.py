@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from pierian.compiler.dim import Dim, Symbolic, coefficient, product, symbol, symbols, symbols_of_atom
 from pierian.compiler.dtype import int64
+from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel.nodes import Buffer
 from pierian.compiler.kernel.scalar import Index, Scalar
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Address:
     """The element number of an access: `known + sum of value * stride over computed`.
 
@@ -24,7 +24,7 @@ class Address:
     computed: tuple[tuple[Scalar, Dim], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Clamp:
     """An index computed as `max(min(index, high), low)`.
 

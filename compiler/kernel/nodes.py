@@ -42,11 +42,11 @@ All buffers are dense and row-major; views are index maps. An outer loop over no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Union
 
 from pierian.compiler.dim import Dim
 from pierian.compiler.dtype import DType
+from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel.scalar import Index, Scalar
 from pierian.compiler.shape import Shape
 
@@ -62,7 +62,7 @@ COMBINERS = ("sum", "prod", "max", "min", "any", "all", "argmax", "argmin")
 KINDS = ("loop", "contraction", "serial", "scan", "chain", "grid")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Axis:
     """A loop variable: the symbol's name (beginning with `%`) and how many values it takes."""
 
@@ -70,7 +70,7 @@ class Axis:
     extent: Dim
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Buffer:
     """A dense row-major array that a kernel reads or writes."""
 
@@ -79,7 +79,7 @@ class Buffer:
     shape: Shape
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reduce:
     """`name` = `combiner` of `value` over all points of `axes`, at each outer point.
 
@@ -92,7 +92,7 @@ class Reduce:
     value: Scalar
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Store:
     """`buffer[indices] = value` at each outer point and each point of `axes`."""
 
@@ -102,7 +102,7 @@ class Store:
     axes: tuple[Axis, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scan(Store):
     """A store that walks its one axis in order: what is stored is `combiner` (as of a Reduce, no position) of the values at all
     points up to this one; with `exclusive` up to the one before, so that the identity comes first. Backwards is an index map.
@@ -114,7 +114,7 @@ class Scan(Store):
     exclusive: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Product(Store):
     """A store of sums: `buffer[indices]` is the sum of `value` over all points of `over`, at each outer point and each of `axes`.
 
@@ -127,7 +127,7 @@ class Product(Store):
 Statement = Union[Reduce, Store]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kernel:
     """A loop nest as a value. Equal kernels are equal objects in the sense of `==` and are emitted once.
 

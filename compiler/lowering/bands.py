@@ -14,10 +14,11 @@ each step, and what a step makes stays in the cache of the core that reads it in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from pierian.compiler.cost import kernel_flops
 from pierian.compiler.dim import Dim, Symbolic, ceildiv, maximum, product, substitute, symbol, symbols
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Kernel, Store
 from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step, walk, written
@@ -49,7 +50,7 @@ def _cut(program: Program, steps: Sequence[Step], target: Target) -> list[Step]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Rows:
     """How a kernel works on rows.
 

@@ -12,9 +12,9 @@ reads, and the second product reads its rows as left operand. Where others read 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
 
 from pierian.compiler.dim import Dim, symbol
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.fusion.cluster import Cluster
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Buffer, Product, Reduce, Statement, Store
@@ -93,7 +93,7 @@ class _Joiner:
 # --- one kernel from three --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Triple:
     """Two products with work on rows between them.
 

@@ -22,9 +22,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from pierian.compiler.dim import Dim, symbol
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.fusion.cluster import Cluster
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Buffer, Product, Reduce, Statement, Store
@@ -130,7 +131,7 @@ def _is_group(step: Step) -> bool:
     return isinstance(step, Loop) and not step.counter
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Places:
     """Where in a list of steps each buffer is touched, and where it is written last."""
 
@@ -147,7 +148,7 @@ class _Places:
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Made:
     """The chain, what stands at `position` (loops and the grid), and the positions of all that these take the place of."""
 

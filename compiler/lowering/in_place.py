@@ -6,11 +6,11 @@ calls the program decides. See docs/notes/001-in-place-variables.md.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from pierian.compiler.dim import Dim, product, substitute, symbol, symbols
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address
 from pierian.compiler.kernel.nodes import Axis, Kernel, Statement, Store
@@ -19,7 +19,7 @@ from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.schedule.rows import groups, keep_rows
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Update:
     """A result that replaces a variable.
 
@@ -255,6 +255,8 @@ def _arranged(program: Program, updates: Sequence[Update]) -> list[Step]:
     waits = _waits(accesses, updates)
     if not any(reader > writer for reader, writers in waits.items() for writer in writers):
         return steps
+    import heapq  # only here: an extension module cannot be loaded while LLVM is
+
     followers = _followers(accesses)
     missing, waiting = [0] * len(steps), [0] * len(steps)
     for following, counts in ((followers, missing), (waits, waiting)):

@@ -4,11 +4,11 @@ asks for the elements it needs, down to loads from memory. Index maps compose on
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from pierian.compiler.dim import Dim, Symbolic, substitute, symbol, symbols
 from pierian.compiler.dtype import DType, bool_, int64
 from pierian.compiler.errors import LoweringError
+from pierian.compiler.frozen import replace
 from pierian.compiler.fusion.cluster import Cluster, Fusion, broadcast_index, reduction_index
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.kernel import scalar as ir

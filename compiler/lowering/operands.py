@@ -8,12 +8,12 @@ that the contraction engine would else pack in every run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pierian.compiler.dim import Dim, substitute, symbol
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step, without
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Store
@@ -76,7 +76,7 @@ def pack_invariants(program: Program, target: Target) -> None:
     program.steps = _with_packing(program, program.steps, target)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Operand:
     """A right operand that is one plain load: its contraction, which buffer and parameter it reads and where, and panel columns."""
 

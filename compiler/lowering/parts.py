@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 from pierian.compiler.dim import Dim, Symbolic, symbol
+from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Buffer, Reduce, Statement, Store
 from pierian.compiler.kernel.program import Launch, Program, Step, touched, walk, written
@@ -13,7 +13,7 @@ from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.lowering.kernel import Renamer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """A launch as statements over the program's own buffers and sizes."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from pierian.compiler.dim import Dim, floordiv
 from pierian.compiler.dtype import bool_
 from pierian.compiler.errors import ShapeError
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.kernel.nodes import Axis
 from pierian.compiler.kernel.scalar import Scalar
@@ -192,7 +192,7 @@ def _spread(
     return tuple(axis for axis, _ in taps), s.select(inside, k.read(x, source), 0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Covering:
     """The windows that cover an element, one after the other.
 

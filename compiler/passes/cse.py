@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.passes.base import bodies
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CommonSubexpressions:
     """Given: any graph. Result: no two nodes have one operator, the same inputs and equal attributes.
 

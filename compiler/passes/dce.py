@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.passes.base import bodies
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DeadCode:
     """Given: any graph. Result: every node but the inputs is needed by an output or assigns a variable.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.builder import GraphBuilder
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.passes.base import bodies
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expand:
     """Given: any graph. Result: no node of a composite operator is left.
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.builder import GraphBuilder
 from pierian.compiler.graph.constants import Constant
 from pierian.compiler.graph.graph import Graph
@@ -17,7 +16,7 @@ from pierian.compiler.passes.base import bodies
 _EXACT_ULP = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fold:
     """Given: any graph. Result: no exact operator has only constant inputs, unless its result is larger than `limit`.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pierian.compiler.dim import product
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.builder import GraphBuilder
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.inline import inline
@@ -14,7 +13,7 @@ from pierian.compiler.passes.base import bodies
 from pierian.compiler.passes.cse import CommonSubexpressions
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scans:
     """Given: a graph of primitives. Result: two rewrites of scans, as far as they apply.
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.passes.base import bodies
 from pierian.compiler.passes.rules import ALL
 from pierian.compiler.rewrite.engine import Rewriter
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Simplify:
     """Given: any graph. Result: no exact rule matches any more. Results keep every bit.
 

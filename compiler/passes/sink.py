@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pierian.compiler.dim import Dim, product
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.builder import GraphBuilder
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
@@ -18,7 +17,7 @@ NEAR = 512 * 1024
 FAR = 2 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SinkProducts:
     """Given: any graph of primitives. Result: a scan that alone walks `x @ w + b` over all steps walks `x`, and computes its part
     of the product in every step.

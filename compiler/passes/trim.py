@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.builder import GraphBuilder
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
@@ -15,7 +15,7 @@ from pierian.compiler.passes.dce import DeadCode
 _Pair = tuple[Value, Value]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TrimScans:
     """Given: any graph. Result: of every scan
 

@@ -8,10 +8,10 @@ whoever reads a replaced value.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pierian.compiler.errors import GraphError
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.builder import GraphBuilder
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
@@ -19,7 +19,7 @@ from pierian.compiler.graph.node import Node, Value
 Replacement = Value | Sequence[Value] | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """A declared rewrite.
 

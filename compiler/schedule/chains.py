@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from pierian.compiler.dim import Dim, Symbolic, ceildiv, coefficient, product, symbol
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Product, Reduce, Statement, Store
@@ -51,7 +51,7 @@ VANISHED = {"float32": 104.0, "float64": 746.0}
 _COMBINERS = ("sum", "prod", "max", "min")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Masked:
     """Scores that are one number wherever a comparison of positions holds: `difference` > 0, or >= 0 where not `strict`.
 
@@ -71,7 +71,7 @@ class Masked:
     open: Scalar
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Softmax:
     """The work on rows is: peak = max of score, total = sum of exp(score - peak), weight = exp(score - peak) / total."""
 
@@ -81,7 +81,7 @@ class Softmax:
     masked: Masked | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chain:
     """The parts of a chain kernel; all walk the columns by the name of `column`.
 
@@ -133,7 +133,7 @@ class Chain:
         return self.scores.axes[0]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Blocks:
     """Sizes in elements.
 
@@ -405,7 +405,7 @@ def _row_tiles(chain: Chain, most: int, mr: int) -> int:
 # --- passes over rows -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Passes:
     """The work on a block of rows as statements, with what later passes need again kept where the scores were.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pierian.compiler.dim import Dim, substitute, symbols
+from pierian.compiler.frozen import replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Statement, Store

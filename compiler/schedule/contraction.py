@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum
+from pierian.compiler.frozen import frozen
 from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.target.features import Target
 
@@ -63,7 +63,7 @@ FEW_RESULTS = 1 << 16
 LONG = 512
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tiling:
     """Sizes in elements.
 

@@ -7,9 +7,9 @@ the few rows of lhs stay in the caches. Each sum is left in the lanes of one vec
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pierian.compiler.dim import Dim, are_positive, product
+from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel.access import step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel
@@ -43,7 +43,7 @@ OPEN_SIZE = 1024
 DEEP = 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dots:
     """The pieces of a product of inner products.
 

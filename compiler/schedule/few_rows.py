@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from pierian.compiler.frozen import replace
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.schedule.dots import Dots, choose_dots, guess, tiled_time
 from pierian.compiler.schedule.roles import Roles

@@ -15,11 +15,11 @@ share on its own, and added up at the end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from math import lcm
 
 from pierian.compiler.dim import Dim, ceildiv, product, symbol
 from pierian.compiler.errors import LoweringError
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Product, Reduce, Statement, Store
 from pierian.compiler.kernel.scalar import Scalar
@@ -42,7 +42,7 @@ SHORT_CHAIN = 16
 SHARES = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sum:
     """A product that sums over rows or columns.
 
@@ -67,7 +67,7 @@ class Sum:
         return extent
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Vanishing:
     """Weights that are zero wherever a comparison of positions holds, and a number that a row has lies far enough below zero.
 
@@ -80,7 +80,7 @@ class Vanishing:
     exponent: Scalar
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Grid:
     """The parts of a grid kernel.
 
@@ -125,7 +125,7 @@ class Grid:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Blocks:
     """Sizes in elements.
 

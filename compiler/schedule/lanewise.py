@@ -8,9 +8,9 @@ last one of memory already, nothing has to be separated, and products may be of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pierian.compiler.dim import Dim, constant_part, product
+from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel.access import address, step, without
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Store
@@ -18,6 +18,7 @@ from pierian.compiler.kernel.scalar import Index, Scalar, load_parts, postorder
 from pierian.compiler.schedule.dots import FOLD, guess
 from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.schedule.rows import cost
+from pierian.compiler.schedule.shuffles import shuffle_count
 from pierian.compiler.target.features import Target
 
 # Products of one point that are written out, shuffles of vectors, and operations on the results, at most: more would be a wall of
@@ -37,7 +38,7 @@ MOVE = 0.5
 SHUFFLE = 0.75
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Block:
     """What one access touches at a point of the axis: `count` neighbouring elements from `start` on, of which those of each point
     follow those of the one before; `places` of them, at most, are used."""
@@ -48,7 +49,7 @@ class Block:
     places: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lanewise:
     """The pieces of such a product.
 
@@ -214,18 +215,3 @@ def _accesses(kernel: Kernel) -> list[tuple[Scalar | Store, Dim, bool]]:
 
 def _places(kernel: Kernel) -> list[Dim]:
     return [known for _, known, _ in _accesses(kernel)]
-
-
-def smallest_prime(count: int) -> int:
-    """The smallest prime that divides a number above 1."""
-    return next(prime for prime in range(2, count + 1) if count % prime == 0)
-
-
-def shuffle_count(count: int, lanes: int) -> int:
-    """Shuffles of two vectors that separate `count` places (see `pierian.compiler.codegen.interleave`)."""
-    if count == 1:
-        return 0
-    if count % lanes == 0:
-        return count * (lanes.bit_length() - 1)
-    prime = smallest_prime(count)
-    return count * (prime - 1) + prime * shuffle_count(count // prime, lanes)

@@ -3,10 +3,9 @@ it, and the reduced axes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from pierian.compiler.dim import Dim, product, symbol
 from pierian.compiler.errors import LoweringError
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce
@@ -17,7 +16,7 @@ NO_ROWS = Axis("%m_", 1)
 NO_COLUMNS = Axis("%n_", 1)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Roles:
     """A contraction's parts: acc[batch, rows, m, n] = sum over segments, k of lhs[batch, rows, m, k] * rhs[batch, k, n].
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pierian.compiler.dim import Dim, substitute, symbol
+from pierian.compiler.frozen import replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Statement, Store
 from pierian.compiler.kernel.scalar import Scalar

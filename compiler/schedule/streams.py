@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pierian.compiler.dim import Dim, are_positive, ceildiv, product
+from pierian.compiler.frozen import frozen
 from pierian.compiler.schedule.contraction import CHAIN
 from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.target.features import Target
@@ -15,7 +14,7 @@ MOST_ROWS = 4
 FEW_VECTORS = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stream:
     """The pieces of a product of `rows` x `columns` sums of `depth` products.
 

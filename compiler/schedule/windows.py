@@ -10,9 +10,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 
 from pierian.compiler.dim import Dim, Symbolic, constant_part, product, symbol, symbols
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Statement, Store
@@ -40,7 +40,7 @@ SPARE = 5
 Bound = tuple[Dim, Dim]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Access:
     """Elements that lie `stride` apart from lane to lane, perhaps around an array's edges.
 
@@ -66,7 +66,7 @@ class Access:
         return constant_part(self.lane_bound[0]) % self.stride if self.lane_bound is not None else 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WindowPlan:
     """The choices for one kernel.
 
@@ -230,7 +230,7 @@ def _sets(access: Access, buffers: Sequence[Buffer], slide: Axis) -> int:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Lines:
     """The cache lines of a tile: in how many groups of sets, and the window that it reads, neighbours `ratio` taps apart."""
 

@@ -13,12 +13,12 @@ The kernel remains one sum of products; this module finds those that such a sche
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pierian.compiler.dim import Dim, ceildiv, product, substitute, symbol, symbols
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
@@ -50,7 +50,7 @@ WORTHWHILE = 0.9
 OPEN = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Winograd:
     """A convolution and the choices for it.
 

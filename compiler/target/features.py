@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import platform
-from dataclasses import dataclass
+
+from pierian.compiler.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """A machine to generate code for.
 

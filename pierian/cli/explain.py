@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from pierian.cli.main import load_graph, read_sizes
+from pierian.compiler.frozen import values_by_name
 
 if TYPE_CHECKING:
     from pierian.compiler.explain import Explanation
@@ -54,7 +54,7 @@ def command(file: str, node: str, sizes: tuple[str, ...], threads: int, given: s
     found = explain(plan, read_sizes(sizes), peak, node)
     if as_json:
         kernels = [one.as_json() for one in found]
-        whole = {"peak": asdict(peak), "two_arrays": plan.program.two_arrays, "kernels": kernels}
+        whole = {"peak": values_by_name(peak), "two_arrays": plan.program.two_arrays, "kernels": kernels}
         click.echo(json.dumps(whole, indent=1))
         return
     from rich.console import Console

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import click
 
 from pierian.cli.main import load_graph
 from pierian.cli.run import load_feeds
+from pierian.compiler.frozen import values_by_name
 
 
 @click.command("profile")
@@ -47,7 +47,7 @@ def command(
 
         peak = measured_peak(profile.threads)
     if as_json:
-        known = {"peak": asdict(peak)} if peak else {}
+        known = {"peak": values_by_name(peak)} if peak else {}
         whole = {"seconds": profile.seconds, "threads": profile.threads, **known, "kernels": profile.rows(peak)}
         click.echo(json.dumps(whole, indent=1))
     else:

@@ -9,7 +9,6 @@ come last, and only if that number is near enough to some row's largest score to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import chain as concatenated
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
@@ -23,6 +22,7 @@ from pierian.compiler.codegen.writer import FALSE, NULL, TRUE, FunctionWriter, V
 from pierian.compiler.dim import Dim, ceildiv, product
 from pierian.compiler.elementary import expand
 from pierian.compiler.elementary.decays import find_decays
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Reduce, Statement, Store
@@ -44,7 +44,7 @@ from pierian.compiler.target.features import Target
 NEAR_ROWS = 8
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Rows:
     """What a task computes: its scope, first row, how many, and where the panels of its operands begin."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
 from pierian.compiler.codegen.contraction.microkernel import MicroShape, ahead_bytes, emit_microkernel, micro_name
@@ -32,6 +31,7 @@ from pierian.compiler.codegen.contraction.results import Place, ResultWriter
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.writer import FALSE, NULL, TRUE, FunctionWriter, Value, i64
 from pierian.compiler.dim import Dim, ceildiv
+from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel
@@ -40,7 +40,7 @@ from pierian.compiler.schedule.contraction import UNROLL, Tiling, block_height
 from pierian.compiler.schedule.roles import Roles
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Block:
     """What a task computes: first points and counts along m, the axes `rows`, and n; `tall` are its rows in tiles of full height."""
 

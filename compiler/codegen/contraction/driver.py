@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pierian.compiler.codegen.abi import KernelCode, Phase
 from pierian.compiler.codegen.contraction.blocks import BlockEmitter
 from pierian.compiler.codegen.contraction.dots import emit_dots
@@ -16,6 +14,7 @@ from pierian.compiler.codegen.contraction.winograd import emit_winograd
 from pierian.compiler.codegen.loops.emit import emit_loop
 from pierian.compiler.dim import Dim, maximum
 from pierian.compiler.elementary import expand_kernel
+from pierian.compiler.frozen import replace
 from pierian.compiler.kernel.nodes import Kernel, Reduce
 from pierian.compiler.schedule.collapse import collapse
 from pierian.compiler.schedule.contraction import Tiling, choose_tiling

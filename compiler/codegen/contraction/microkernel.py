@@ -16,17 +16,17 @@ follow each other.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.dtype import DType
+from pierian.compiler.frozen import frozen
 from pierian.compiler.schedule.contraction import LINE, UNROLL
 
 # Vectors of sums from which the loop around them costs nothing.
 MANY_SUMS = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MicroShape:
     """What a microkernel is made for.
 

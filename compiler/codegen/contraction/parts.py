@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.writer import Value, i64
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum
+from pierian.compiler.frozen import frozen
 from pierian.compiler.schedule.contraction import LONG, Tiling
 from pierian.compiler.schedule.roles import Roles
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """A range of the reduced axes, as values in the function being written.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.transpose import transpose
 from pierian.compiler.codegen.writer import TRUE, Value, constant, i64, vector
 from pierian.compiler.dim import Dim
+from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Kernel, Store
@@ -17,7 +17,7 @@ from pierian.compiler.schedule.contraction import LINE, Tiling
 from pierian.compiler.schedule.roles import Roles
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """A tile's first row and column, and how many of each lie in the matrix."""
 

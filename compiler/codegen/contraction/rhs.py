@@ -6,8 +6,6 @@ left out; the last one, if it is not full, is always packed.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
 from pierian.compiler.codegen.contraction.packing import pack_part
 from pierian.compiler.codegen.contraction.parts import (
@@ -22,6 +20,7 @@ from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.transpose import emit_turn
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.dim import Dim, ceildiv, product
+from pierian.compiler.frozen import replace
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.schedule.contraction import Tiling

@@ -7,8 +7,6 @@ the sums back while they are in the nearest caches.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.contraction.microkernel import MicroShape, ahead_bytes, emit_microkernel, micro_name
 from pierian.compiler.codegen.contraction.parts import each
@@ -18,6 +16,7 @@ from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.writer import FALSE, NULL, FunctionWriter, Value, i64
 from pierian.compiler.dim import Dim, ceildiv
 from pierian.compiler.elementary import expand_kernel
+from pierian.compiler.frozen import replace
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel, Reduce
 from pierian.compiler.kernel.scalar import load_parts, postorder

@@ -9,7 +9,6 @@ mask empties for all of their rows are left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS
 from pierian.compiler.codegen.chains.masks import MaskTests
@@ -21,6 +20,7 @@ from pierian.compiler.codegen.transpose import emit_turn
 from pierian.compiler.codegen.writer import FALSE, NULL, TRUE, FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.dim import Dim, ceildiv
 from pierian.compiler.elementary import expand
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Store
@@ -34,7 +34,7 @@ from pierian.compiler.target.features import Target
 FINISHED = 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Block:
     """Where a block stands: the scope of its point of the batch, first row and column, and how many."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from pierian.compiler.dim import Dim, product, symbols
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import Address, address, lane_step, step
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Store
@@ -68,7 +68,7 @@ UNROLLED = 160
 _BOOL = 8  # bits of a stored boolean
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plan:
     """The choices for one kernel.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, Phase
@@ -22,6 +21,7 @@ from pierian.compiler.codegen.streaming import overflows, streamed_buffers, writ
 from pierian.compiler.codegen.writer import TRUE, FunctionWriter, Value, constant, element_of, i64, is_literal, like
 from pierian.compiler.cost import kernel_bytes
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
+from pierian.compiler.frozen import replace
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Statement, Store

@@ -9,7 +9,6 @@ beside it is cut into blocks: their totals in a first phase, what comes before e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
@@ -19,6 +18,7 @@ from pierian.compiler.codegen.streaming import streamed_buffers, write_both_ways
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, vector
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.elementary import expand_kernel
+from pierian.compiler.frozen import replace
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel, Scan
