@@ -36,6 +36,11 @@ def frozen(cls: type[T]) -> type[T]:
     names = (*(name for base in bases for name in base.__match_args__), *own)
     defaults = {name: value for base in bases for name, value in base.__defaults__.items()}
     defaults.update({name: vars(cls)[name] for name in own if name in vars(cls)})
+    unfit = [
+        name for name, value in defaults.items() if type(value).__hash__ is None or type(value).__name__ == "Field"
+    ]
+    if unfit:
+        raise TypeError(f"defaults of {cls.__qualname__} that all instances would share: {', '.join(unfit)}")
     body = {name: value for name, value in vars(cls).items() if name not in (*own, "__dict__", "__weakref__")}
     shared = {
         "__qualname__": cls.__qualname__, "__match_args__": names, "__values__": _getter(names), "__defaults__": defaults,

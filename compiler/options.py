@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import field
-
-from pierian.compiler.frozen import frozen
+from dataclasses import dataclass, field
 
 
 def verification_is_asked() -> bool:
@@ -13,7 +11,7 @@ def verification_is_asked() -> bool:
     return os.environ.get("PIERIAN_VERIFY", "0") not in ("", "0")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class CompileOptions:
     """Options of compilation.
 

@@ -3,11 +3,11 @@
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pierian.compiler.frozen import replace
 from pierian.compiler.target.features import Target, host
 
 os.environ.setdefault("PIERIAN_VERIFY", "1")

@@ -13,7 +13,6 @@ How much work a task holds depends on sizes only, so results do not depend on th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
 
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.dim import Atom, Dim
@@ -54,7 +53,7 @@ class KernelCode:
     phases: tuple[Phase, ...]
     shared: Dim = 0
     scratch: Dim = 0
-    schedule: tuple[str, ...] = field(default=(), compare=False)
+    schedule: tuple[str, ...] = ()
     functions: tuple[tuple[str, str], ...] = ()
 
     @staticmethod

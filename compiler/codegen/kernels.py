@@ -7,8 +7,8 @@ from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.target.features import Target
 
 
-def emit_kernel(kernel: Kernel, name: str, target: Target) -> KernelCode:
-    """The LLVM functions of a kernel; their names begin with `name`."""
+def emit_kernel(kernel: Kernel, name: str, target: Target, runs: int = 1) -> KernelCode:
+    """The LLVM functions of a kernel that a run of the program launches `runs` times; their names begin with `name`."""
     if kernel.kind == "contraction":
         from pierian.compiler.codegen.contraction.driver import emit_contraction
 
@@ -31,4 +31,4 @@ def emit_kernel(kernel: Kernel, name: str, target: Target) -> KernelCode:
         return emit_grid(kernel, name, target)
     from pierian.compiler.codegen.loops.emit import emit_loop
 
-    return emit_loop(kernel, name, target)
+    return emit_loop(kernel, name, target, runs)

@@ -15,7 +15,7 @@ from pierian.compiler.codegen.link import LinkedCode, link_if_known
 from pierian.compiler.codegen.modules import ModuleWriter, module_text
 from pierian.compiler.codegen.threads import pool_text
 from pierian.compiler.kernel.nodes import Kernel
-from pierian.compiler.kernel.program import Loop, Program, launches
+from pierian.compiler.kernel.program import Loop, Program, launch_counts
 from pierian.compiler.target.features import Target
 from pierian.compiler.target.llvm import Emitter
 
@@ -94,11 +94,10 @@ def emit_kernels(
 ) -> dict[Kernel, tuple[str, KernelCode]]:
     """Each distinct kernel of a program with its name and code; `take` is given each code when it is there."""
     kernels: dict[Kernel, tuple[str, KernelCode]] = {}
-    for launch in launches(program.steps):
-        if launch.kernel not in kernels:
-            kernel_name = f"{name}_k{len(kernels)}"
-            kernels[launch.kernel] = (kernel_name, emit_kernel(launch.kernel, kernel_name, target))
-            take(kernels[launch.kernel][1])
+    for kernel, runs in launch_counts(program.steps).items():
+        kernel_name = f"{name}_k{len(kernels)}"
+        kernels[kernel] = (kernel_name, emit_kernel(kernel, kernel_name, target, runs))
+        take(kernels[kernel][1])
     return kernels
 
 

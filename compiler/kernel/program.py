@@ -20,6 +20,8 @@ from pierian.compiler.shape import Shape
 # constant: the program's own data. temporary: the workspace at `offset`, or the result `host` before it has its value. alias: the
 # bytes of buffer `base`, seen with another shape, from element `start` on.
 BUFFER_KINDS = ("input", "output", "constant", "temporary", "alias")
+# How many turns a loop is taken to have whose count only a run tells.
+UNKNOWN_COUNT = 1024
 
 
 @dataclass(slots=True)
@@ -114,6 +116,21 @@ def walk(steps: Sequence[Step]) -> Iterator[Step]:
 def launches(steps: Sequence[Step]) -> list[Launch]:
     """All launches, those in branches and loops too."""
     return [step for step in walk(steps) if isinstance(step, Launch)]
+
+
+def launch_counts(steps: Sequence[Step], times: int = 1) -> dict[Kernel, int]:
+    """How often one run launches each kernel, those in branches and loops too; a loop of unknown length counts as a long one."""
+    found: dict[Kernel, int] = {}
+    for step in steps:
+        if isinstance(step, Launch):
+            found[step.kernel] = found.get(step.kernel, 0) + times
+        inside = (
+            times * (step.count if isinstance(step.count, int) else UNKNOWN_COUNT) if isinstance(step, Loop) else times
+        )
+        for inner in held(step):
+            for kernel, count in launch_counts(inner, inside).items():
+                found[kernel] = found.get(kernel, 0) + count
+    return found
 
 
 def shared_out(steps: Sequence[Step]) -> Iterator[Launch | Loop]:

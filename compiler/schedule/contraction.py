@@ -120,7 +120,7 @@ class Tiling:
     def lhs_stride(self) -> int:
         """Distance of packed lhs rows: one for many blocks, so that they share code, and off a power of two, so that rows
         do not share cache sets."""
-        return -(-self.part // 128) * 128 + self.lanes
+        return -(-self.part // 256) * 256 + self.lanes
 
 
 def choose_tiling(roles: Roles, target: Target) -> Tiling:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 
 import pierian as tf
 from pierian.compiler.compile import compile_graph
+from pierian.compiler.frozen import replace
 from pierian.compiler.target.features import Target, host
 from tests.front.test_convolution import padded
 

@@ -57,9 +57,8 @@ def test_a_walk_meets_nan_and_infinity_as_numpy_does() -> None:
 
 def test_results_larger_than_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores past the caches, and the plain ones for arrays that begin elsewhere: the same results, also between threads."""
-    from dataclasses import replace
-
     from pierian.compiler import compile as compilation
+    from pierian.compiler.frozen import replace
     from pierian.compiler.target import features
 
     small = replace(features.host(), l3=1 << 16)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 import pierian as tf
 from pierian.compiler.codegen.contraction.driver import emit_contraction
 from pierian.compiler.compile import compile_graph
+from pierian.compiler.frozen import replace
 from pierian.compiler.kernel.program import launches
 from pierian.compiler.target.features import Target
 from pierian.runtime.executable import Executable

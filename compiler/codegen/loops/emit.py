@@ -17,11 +17,11 @@ from pierian.compiler.schedule.windows import choose_windows
 from pierian.compiler.target.features import Target
 
 
-def emit_loop(kernel: Kernel, name: str, target: Target) -> KernelCode:
-    """Native code of a loop kernel."""
+def emit_loop(kernel: Kernel, name: str, target: Target, runs: int = 1) -> KernelCode:
+    """Native code of a loop kernel that is launched `runs` times."""
     kernel = expand_kernel(collapse(keep_rows(kernel)), target.isa)
     windows = choose_windows(kernel, target)
     if windows is not None:
         return WindowEmitter(kernel, name, windows, target).emit()
-    plan = choose_plan(kernel, target)
+    plan = choose_plan(kernel, target, runs)
     return BlockEmitter(vector_axis_last(kernel, plan), name, plan, target).emit()

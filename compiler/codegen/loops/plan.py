@@ -91,15 +91,15 @@ class Plan:
     together: int = 1
 
 
-def choose_plan(kernel: Kernel, target: Target) -> Plan:
-    """Which axis becomes lanes, how many lanes, how many vectors at once."""
+def choose_plan(kernel: Kernel, target: Target, runs: int = 1) -> Plan:
+    """Which axis becomes lanes, how many lanes, how many vectors at once, for a kernel that is launched `runs` times."""
     floats = [b.dtype.bits for b in kernel.buffers if b.dtype.is_float]
     is_pointwise = not any(statement.axes for statement in kernel.body)
     others = [b.dtype.bits for b in kernel.buffers if not b.dtype.is_bool]
     # Booleans are reduced in whole registers; elsewhere so many lanes would be gathered one by one.
     lanes = target.lanes(max(floats or others or [32 if is_pointwise else _BOOL]))
     work = sum(cost(statement.value) for statement in kernel.body)
-    unroll = _in_flight(kernel, work, target)
+    unroll = _in_flight(kernel, work, target, runs)
     if is_pointwise:
         axis = _contiguous_axis(kernel, [a.name for a in kernel.axes])
         across = _transposed_axis(kernel, axis, lanes) if lanes > 1 and work <= SQUARE_WORK else ""
@@ -125,12 +125,12 @@ def choose_plan(kernel: Kernel, target: Target) -> Plan:
     return Plan("rows", "", lanes, 4, together=_rows_together(kernel, lanes, target))
 
 
-def _in_flight(kernel: Kernel, work: int, target: Target) -> int:
+def _in_flight(kernel: Kernel, work: int, target: Target, runs: int) -> int:
     """Vectors in flight. With AVX2 (Zen 3) long chains of operations take 0.82 of the time two by two, and 0.75 four by four; that
-    is 10 and 20 ms more to compile, which large arrays soon pay for. Registers as wide as a cache line do as much in half the
-    instructions: fewer have to be in flight."""
+    is 10 and 20 ms more to compile, which large arrays, and small ones in a long loop, soon pay for. Registers as wide as a cache
+    line do as much in half the instructions: fewer have to be in flight."""
     points = product([axis.extent for axis in kernel.axes])
-    known = points if isinstance(points, int) and target.vector_bytes < CACHE_LINE else 0
+    known = points * runs if isinstance(points, int) and target.vector_bytes < CACHE_LINE else 0
     if work < 24 or known >= LONG_ARRAY:
         return 4
     return 2 if work < 80 or known >= MIDDLING_ARRAY else 1
