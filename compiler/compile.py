@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,9 +76,24 @@ def compile_closed(
     """`compile_graph` for a graph that has been closed over its state (see `pierian.compiler.state`)."""
     options = options or CompileOptions()
     target = target or host()
-    portable, program = plan_closed(closed, signature, options, target)
-    image = compile_program(program, target, profile=options.profile)
+    with _without_collections():
+        portable, program = plan_closed(closed, signature, options, target)
+        image = compile_program(program, target, profile=options.profile)
     return Compiled(signature, portable, program, image)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Python's search for cycles of garbage waits: graphs and kernels are many objects that stay, and looking through them again
+    and again takes a tenth of a compilation."""
+    if not gc.isenabled():  # by the caller's choice, or another thread is compiling
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def plan_closed(
