@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pierian.compiler.codegen.abi import KernelCode
 from pierian.compiler.codegen.module import Image, compile_program, emit_kernels
+from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Value
 from pierian.compiler.kernel.nodes import Kernel
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pierian.compiler.footprint import Footprint
 
 
-@dataclass(slots=True)
+@frozen
 class Compiled:
     """A compiled graph and every stage on the way to it.
 
@@ -114,7 +114,7 @@ def plan_closed(
     return portable, program
 
 
-@dataclass(slots=True)
+@frozen
 class Plan:
     """A graph compiled up to LLVM IR, for people: what would run, and why so.
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pierian.compiler.dim import Dim, ceildiv, product, symbols
+from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel.program import Branch, Copy, Launch, Loop, Program, ProgramBuffer, Step, touched, walk
 from pierian.compiler.lowering.in_place import step_overwrites
 from pierian.compiler.options import CompileOptions
@@ -39,7 +40,7 @@ class Lifetime:
         return self.first <= other.last and other.first <= self.last
 
 
-@dataclass(slots=True)
+@frozen
 class Slot:
     """Memory that temporaries have one after the other.
 
