@@ -1,5 +1,6 @@
 """One pre-norm transformer block, d = 768, 12 heads, MLP 3072, sequence 256, batch 2: forward; a training step (SGD on the mean
-square of the output); checked but not timed: loss and gradients."""
+square of the output); checked but not timed: loss and gradients. Forward alone the weights are constants of our graph, as they are
+of the ONNX model."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def _pierian(data: dict[str, Any], train: bool, gradients: bool = False) -> Run:
     graph = tf.Graph()
     with graph.as_default():
         x = tf.placeholder(tf.float32, data["x"].shape, name="x")
-        p = {name: tf.Variable(data[name], name=name) for name in SHAPES}
+        learns = train or gradients
+        p = {name: tf.Variable(data[name], name=name) if learns else tf.constant(data[name]) for name in SHAPES}
         softmax, gelu = (lambda z: tf.softmax(z, axis=-1)), (lambda z: tf.nn.gelu(z, approximate=True))
         y = _block(tf, x, p, softmax, gelu, norm, tf.permute_dims)
         loss = tf.reduce_mean(y * y)
