@@ -12,6 +12,8 @@ from pierian.compiler.target.features import Target
 MOST_ROWS = 4
 # Vectors in a stripe, at least: shorter rows of rhs are better summed in registers.
 FEW_VECTORS = 16
+# Rows of rhs read side by side, at most.
+MOST_STREAMS = 8
 
 
 @frozen
@@ -71,6 +73,7 @@ def choose_stream(roles: Roles, target: Target) -> Stream | None:
     most = max(lanes, target.l1 // 2 // (rows * itemsize) // lanes * lanes)
     even = -(-n // -(-n // most)) if isinstance(n, int) else most
     stripe = -(-even // lanes) * lanes
-    group = 8 if rows <= 2 and target.vector_registers >= 32 else 4
+    # Many rows are many streams from memory, as long as their values of lhs and the sums stay in registers.
+    group = MOST_STREAMS if rows <= 2 and (MOST_STREAMS + 1) * rows < target.vector_registers else MOST_STREAMS // 2
     chain = min(k, CHAIN) if isinstance(k, int) else CHAIN
     return Stream(rows, n, k, lanes, group, stripe, chain, ceildiv(n, lanes) * lanes)

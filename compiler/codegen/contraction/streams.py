@@ -14,6 +14,7 @@ from pierian.compiler.dim import Dim, ceildiv
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel, Store
+from pierian.compiler.schedule.contraction import LINE
 from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.schedule.streams import Stream
 
@@ -135,7 +136,8 @@ class _Emitter:
         for begin, limit, masked in self._pieces(first, end):
             with w.loop(begin, limit, s.lanes) as column:
                 at = column.index
-                Scope(self.frame, following, {r.n.name: at}).prefetch(r.rhs)
+                if s.lanes * self.dtype.itemsize >= LINE:  # narrower vectors would ask for each line more than once
+                    Scope(self.frame, following, {r.n.name: at}).prefetch(r.rhs)
                 right = []
                 for point in points:
                     inside = Scope(self.frame, point, {r.n.name: at}, r.n.name)
