@@ -42,7 +42,8 @@ FEW_TILES = 3
 # Rows and columns of results in one task, at most.
 TASK_ROWS = 168
 TASK_COLUMNS = 1024
-# Columns of results in one task, at most, where the number of rows is open: even few rows are work for several threads.
+# Columns of results in one task, at most, where the number of rows is open: even few rows are work for several threads. A power of
+# two of them divides usual matrices into blocks that threads share evenly: three blocks for two threads take the time of four.
 OPEN_COLUMNS = 256
 # A left operand read in place that lies along m, where k is walked in segments: bytes between values that follow each other along
 # k, at most. Segments are too short for the hardware to see what comes next.
@@ -150,7 +151,10 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     if isinstance(m, int) and tail and not lhs_in_place and (mr - tail) * LITTLE_WASTE <= m:
         tail = 0  # rows beyond the packed matrix cost less than code of their own
     mb, rb = _row_blocks(roles, mr, near // (PANELS_ALONG_M * nr) if along_m else min(TASK_ROWS, near // (kb * sb)))
-    nb = max(nr, min(TASK_COLUMNS if isinstance(m, int) else OPEN_COLUMNS, near // (mb * rb)) // nr * nr)
+    most_columns = near // (mb * rb)
+    if not isinstance(m, int):
+        most_columns = 1 << max(most_columns, 1).bit_length() - 1
+    nb = max(nr, min(TASK_COLUMNS if isinstance(m, int) else OPEN_COLUMNS, most_columns) // nr * nr)
     if isinstance(n, int):
         nb = even_blocks(max(n, 1), nb, nr)
     splits = _splits(roles, mb, rb, nb)
