@@ -88,9 +88,8 @@ def _hash(self: Any) -> int:
 
 
 def _repr(self: Any) -> str:
-    return (
-        f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in values_by_name(self).items())})"
-    )
+    values = ", ".join(f"{name}={value!r}" for name, value in values_by_name(self).items())
+    return f"{type(self).__qualname__}({values})"
 
 
 def _reduce(self: Any) -> tuple[type, tuple[Any, ...]]:

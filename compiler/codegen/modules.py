@@ -56,8 +56,8 @@ class ModuleWriter:
             self.finish()
 
     def entry(self, text: str, codes: Iterable[KernelCode]) -> None:
-        """The functions that launch kernels, in a module of their own. Where there are very many launches it is compiled without
-        optimization: kernels take the time of such a program, and its straight code would take a quarter of LLVM's."""
+        """The functions that launch kernels, in a module of their own, compiled without optimization: kernels take the time of a
+        program, and this straight code would take as long as they do to compile."""
         if not self._whole:
             self.finish()
             functions = {phase.function for code in codes for phase in code.phases}

@@ -6,6 +6,7 @@ Step      Launch kernel(buffers; dims) | Branch | Loop | Copy
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
@@ -118,18 +119,17 @@ def launches(steps: Sequence[Step]) -> list[Launch]:
     return [step for step in walk(steps) if isinstance(step, Launch)]
 
 
-def launch_counts(steps: Sequence[Step], times: int = 1) -> dict[Kernel, int]:
-    """How often one run launches each kernel, those in branches and loops too; a loop of unknown length counts as a long one."""
-    found: dict[Kernel, int] = {}
+def launch_counts(steps: Sequence[Step], times: int = 1) -> Counter[Kernel]:
+    """How often `times` runs launch each kernel, those in branches and loops too; a loop of unknown length counts as a long one."""
+    found: Counter[Kernel] = Counter()
     for step in steps:
         if isinstance(step, Launch):
-            found[step.kernel] = found.get(step.kernel, 0) + times
-        inside = (
-            times * (step.count if isinstance(step.count, int) else UNKNOWN_COUNT) if isinstance(step, Loop) else times
-        )
+            found[step.kernel] += times
+        turns = 1
+        if isinstance(step, Loop):
+            turns = step.count if isinstance(step.count, int) else UNKNOWN_COUNT
         for inner in held(step):
-            for kernel, count in launch_counts(inner, inside).items():
-                found[kernel] = found.get(kernel, 0) + count
+            found.update(launch_counts(inner, times * turns))
     return found
 
 

@@ -12,7 +12,7 @@ from pierian.compiler.target.features import Target
 MOST_ROWS = 4
 # Vectors in a stripe, at least: shorter rows of rhs are better summed in registers.
 FEW_VECTORS = 16
-# Rows of rhs read side by side, at most.
+# Rows of rhs read side by side, at most; a power of two, as is half of it.
 MOST_STREAMS = 8
 
 
