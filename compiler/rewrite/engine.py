@@ -2,7 +2,8 @@
 
 A rule is a `Rule`: the operator it looks at, a function `(b, node) -> value(s) or None`, and the class of its float safety. The
 engine keeps uses, gives new nodes the locations of what they replace and the name of the replaced node, and looks again at
-whoever reads a replaced value.
+whoever reads a replaced value. What was replaced is taken out with all that only it needed, so that rules for values with a single
+reader see who is left; those are looked at again too.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Rewriter:
             if left < 0:
                 raise GraphError("rewrite rules do not come to an end", where=node.describe())
             fresh = list(graph.nodes)[before:] if len(graph.nodes) > before else []
-            for one in (*fresh, *touched):
+            for one in (*fresh, *touched, *_take_out(graph, node)):
                 if one not in queued and one.graph is graph:
                     queued.add(one)
                     work.append(one)
@@ -99,3 +100,19 @@ class Rewriter:
             self.journal.append((rule.name, node.name))
             return readers
         return None
+
+
+def _take_out(graph: Graph, replaced: Node) -> list[Node]:
+    """Remove a node that nobody reads and what only it needed; who alone is left to read what they read."""
+    left: list[Node] = []
+    stack = [replaced]
+    while stack:
+        node = stack.pop()
+        is_kept = node.op.stateful or node.op.name == "placeholder" or any(value.uses for value in node.outputs)
+        if node.graph is not graph or is_kept:
+            continue
+        inputs = node.inputs
+        graph.remove(node)
+        stack += [value.node for value in inputs]
+        left += [reader for value in inputs if len(value.uses) == 1 for reader in value.uses]
+    return left
