@@ -142,7 +142,7 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     along_m = _walks_lhs_along_m(roles, target, nr, itemsize)
     panel_by_panel = along_m or _packs_panel_by_panel(roles, target, mr, nr, itemsize)
     if panel_by_panel:
-        deepest = CHAIN
+        deepest = min(CHAIN, _lines_beside_panel(roles, target, nr, itemsize)) if along_m else CHAIN
     elif _has_few_rows(roles) and held >= CHAIN:
         deepest = min(deepest, held)
     kb, sb = _depth_blocks(roles, deepest)
@@ -310,6 +310,13 @@ def _walks_lhs_along_m(roles: Roles, target: Target, nr: int, itemsize: int) -> 
     is_long = not isinstance(depth, int) or depth >= 2 * LONG
     is_in_segments = bool(roles.segments) and isinstance(roles.m.extent, int)
     return is_in_segments and is_long and _fits_first_level(target, nr, itemsize)
+
+
+def _lines_beside_panel(roles: Roles, target: Target, nr: int, itemsize: int) -> int:
+    """Products of which the lines of lhs, one for each and all in few sets, stay in the first-level cache beside their panel."""
+    assert roles.lhs_steps is not None
+    held = _rows_held(roles.lhs_steps[1], target.l1, itemsize)
+    return held * target.l1 // (target.l1 + held * nr * itemsize)
 
 
 def _packs_panel_by_panel(roles: Roles, target: Target, mr: int, nr: int, itemsize: int) -> bool:

@@ -121,17 +121,17 @@ def _time(m: int, n: int, k: int, lanes: int, tile: tuple[int, int], part: int, 
 
 
 def tiled_time(roles: Roles, target: Target) -> Callable[[int, int], float]:
-    """What a register tile of panels, packed on the way, or of rhs in place takes for so many rows and columns. No loop over rows is
-    as fast as inner products."""
+    """What a register tile of panels, packed on the way, or of rhs in place takes for so many rows and columns at each point of the
+    axes `rows`, which share what is packed. No loop over rows is as fast as inner products."""
     lanes = target.lanes(roles.reduce.value.dtype.bits)
-    k = guess(roles.k.extent)
+    k, points = guess(roles.k.extent), guess(roles.row_count)
 
     def time(m: int, n: int) -> float:
         if 1 in (m, n):
             return float("inf")
         in_place = m <= FEW_ROWS and roles.rhs_step is not None
         packing = TURN if not roles.columns_contiguous else 0 if in_place else COPY
-        return float(m * -(-n // lanes) * k + packing * n * k)
+        return float(m * -(-n // lanes) * k + packing * n * k / max(points, 1))
 
     return time
 

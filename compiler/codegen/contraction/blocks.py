@@ -39,6 +39,10 @@ from pierian.compiler.kernel.scalar import load_parts
 from pierian.compiler.schedule.contraction import UNROLL, Tiling, block_height
 from pierian.compiler.schedule.roles import Roles
 
+# Products of lhs that are packed before those whose elements are fetched, about: whole segments, as the hardware does not see where
+# the next one begins.
+PRODUCTS_AHEAD = 24
+
 
 @frozen
 class _Block:
@@ -256,7 +260,15 @@ class BlockEmitter:
                     pack_lhs(inside, r, m, k, target, (self.row_step, self.depth_step))
                 else:
                     begin, count, mr = (k[0], m[0]), (k[1], m[1]), self.tiling.mr
-                    pack_tiles(inside, r.lhs, r.k, r.m, begin, count, target, mr, self.tile_elements)
+                    later = self._segment_ahead(scope, rows, w.add(part.segment, segment)) if r.segments else None
+                    pack_tiles(inside, r.lhs, r.k, r.m, begin, count, target, mr, self.tile_elements, later)
+
+    def _segment_ahead(self, scope: Scope, rows: dict[str, Value], segment: Value) -> Scope:
+        """The one that is fetched while `segment` is packed."""
+        k = self.roles.k.extent
+        ahead = -(-PRODUCTS_AHEAD // max(k, 1)) if isinstance(k, int) else 1
+        place = unravel(self.outermost, self.writer.add(segment, i64(ahead)), self.roles.segments)
+        return Scope(self.frame, scope, {**rows, **place})
 
     # --- tiles ---------------------------------------------------------------------------------------------------
 

@@ -130,28 +130,35 @@ def pack_tiles(
     target: Value,
     mr: int,
     tile: int,
+    following: Scope | None,
 ) -> None:
     """A left operand contiguous along m: count[0] products of count[1] rows, those of a tile together. The value of row i
-    for product j lies at `i // mr * tile + j * mr + i % mr`.
+    for product j lies at `i // mr * tile + j * mr + i % mr`. In the scope `following`, if there is one, the same products are read
+    later.
 
-    Vectors are stored whole: what is too much is overwritten by the next product, and after the last lies behind the tile."""
+    Vectors are read and stored whole: what is too much is overwritten by the next product, and after the last lies behind the tile;
+    rows beyond those wanted may be read as long as the matrix has them."""
     writer, lanes = scope.writer, scope.frame.lanes
     element = operand.dtype.llvm
     width = -(-mr // lanes) * lanes
-    # Tiles of which whole vectors may be read.
-    whole = writer.op("sdiv", writer.add(writer.sub(count[1], i64(width)), i64(mr)), i64(mr))
-    whole = writer.mul(writer.intrinsic("llvm.smax", whole, i64(0)), i64(mr))
+    tiles = writer.op("sdiv", writer.add(count[1], i64(mr - 1)), i64(mr))
+    there = writer.sub(scope.dim(m.extent), begin[1])
+    whole = writer.op("sdiv", writer.sub(there, i64(width - mr)), i64(mr))
+    whole = writer.minimum(writer.intrinsic("llvm.smax", whole, i64(0)), tiles)
     with writer.loop(i64(0), count[0]) as product:
         line = Scope(scope.frame, scope, {k.name: writer.add(begin[0], product.index)})
         line.hoist([operand], [m.name])
-        later = Scope(scope.frame, scope, {k.name: writer.add(begin[0], writer.add(product.index, i64(ROWS_AHEAD)))})
+        at_k = writer.add(begin[0], product.index)
+        ahead = at_k if following else writer.add(at_k, i64(ROWS_AHEAD))
+        later = Scope(scope.frame, following or scope, {k.name: ahead})
         start = writer.gep(target, element, writer.mul(product.index, i64(mr)))
 
-        for first, last, is_masked in ((i64(0), whole, False), (whole, count[1], True)):
-            with writer.loop(first, last, mr) as row:
-                place = writer.gep(start, element, writer.mul(writer.op("sdiv", row.index, i64(mr)), i64(tile)))
-                left = writer.sub(count[1], row.index) if is_masked else None
-                _pack_vectors(line, later, operand, m, writer.add(begin[1], row.index), place, width, left)
+        for first, last, is_masked in ((i64(0), whole, False), (whole, tiles, True)):
+            with writer.loop(first, last, strided=True) as number:
+                row = writer.mul(number.index, i64(mr))
+                place = writer.gep(start, element, writer.mul(number.index, i64(tile)))
+                left = writer.sub(there, row) if is_masked else None
+                _pack_vectors(line, later, operand, m, writer.add(begin[1], row), place, width, left)
 
 
 def _pack_vectors(
