@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pierian.compiler.dim import Dim, product, symbol, symbols
+from pierian.compiler.frozen import frozen
 from pierian.compiler.fusion.cost import is_free, source
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.kernel.scalar import Scalar
@@ -95,6 +96,23 @@ class Cluster:
         return len(walked) + len(self.stores) + stored
 
 
+@frozen
+class Piece:
+    """A value as a part of another one.
+
+    Attributes:
+        whole: the other one.
+        places: along each axis, where its first element lies in the whole, and how far apart its elements do.
+    """
+
+    whole: Value
+    places: tuple[tuple[Dim, int], ...]
+
+    def at(self, index: Index) -> Index:
+        """Where in the whole an element lies."""
+        return tuple(entry * apart + first for entry, (first, apart) in zip(index, self.places, strict=True))
+
+
 @dataclass(slots=True)
 class Fusion:
     """The result: clusters in an order in which they can run, and who computes what.
@@ -104,14 +122,14 @@ class Fusion:
         home: the cluster that stores a materialized value.
         duplicated: nodes computed again in every cluster that reads them; never stored.
         reasons: why a node that is computed for memory does not share the kernel of its readers.
-        pieces: of a value that is stored as a part of another one: which, and where its first element lies in it.
+        pieces: where values lie that are stored as parts of others.
     """
 
     clusters: list[Cluster]
     home: dict[Value, Cluster]
     duplicated: set[Node]
     reasons: dict[Node, str]
-    pieces: dict[Value, tuple[Value, Index]] = field(default_factory=dict)
+    pieces: dict[Value, Piece] = field(default_factory=dict)
 
     def traffic(self, cluster: Cluster) -> tuple[Dim, Dim]:
         """Bytes a cluster reads and writes as its kernel, each array once: the numbers behind the decisions."""

@@ -28,6 +28,7 @@ from pierian.compiler.fusion.cluster import (
     Cluster,
     Fusion,
     Index,
+    Piece,
     input_accesses,
     is_larger,
     moves_last_axis,
@@ -64,7 +65,7 @@ class _Fuser:
         self.home: dict[Value, Cluster] = {}
         self.duplicated: set[Node] = set()
         self.reasons: dict[Node, str] = {}
-        self.pieces: dict[Value, tuple[Value, Index]] = {}
+        self.pieces: dict[Value, Piece] = {}
         self.feeders = feeders(graph)
         self.anchored = anchored(graph)
 
@@ -87,6 +88,8 @@ class _Fuser:
             return
         stored = node.output in self.materialized
         clusters = self._merged_readers(node)
+        if all(value.node.op.contract_rule is not None for value in node.inputs) and self._take_apart(node):
+            return  # products are stored anyway
         if self.limits.fuse and len(clusters) == 1 and self._may_join(node, clusters[0], stored):
             self._join(node, clusters[0])
             if stored:
@@ -139,7 +142,7 @@ class _Fuser:
                 return False
         places = rule(*(value.type for value in node.inputs), **node.attributes)
         for value, place in zip(node.inputs, places, strict=True):
-            self.pieces[value] = (node.output, tuple(place))
+            self.pieces[value] = Piece(node.output, tuple(place))
             self.materialized.add(value)
         return True
 
@@ -148,7 +151,7 @@ class _Fuser:
         self.home[value] = cluster
         readers = self.readers.get(value, {})
         if value in self.pieces:
-            whole, _ = self.pieces[value]
+            whole = self.pieces[value].whole
             self.home.setdefault(whole, cluster)
             readers = self.readers.get(whole, {})
         for reader in readers:

@@ -50,8 +50,9 @@ class Operator:
             perhaps extents by axis: lhs counts as zero where its index is outside of them.
         lower(k, node, index) -> scalar: any other pull: the element of the output at an index.
         kernel(k, node): writes a whole kernel by itself (scatter).
-        pieces(*types, **attributes) -> for each input, where its first element lies in the output: beside `lower`, for an
-        operator whose inputs fill the output between them, so that each may be computed right where it will lie.
+        pieces(*types, **attributes) -> for each input and axis, where its first element lies in the output, and how far apart its
+        elements do: beside `lower`, for an operator whose inputs fill the output between them, so that each may be computed right
+        where it will lie.
     """
 
     def __init__(self, function: Callable[..., Any], **facts: Any) -> None:

@@ -240,8 +240,8 @@ class KernelBuilder:
             full = cluster.is_full(value)
             at = cluster.axes if full else cluster.accesses[value][0]  # type: ignore[index]
             result = self.read(value, at)
-            whole, place = self.fusion.pieces.get(value, (value, (0,) * len(at)))
-            index = tuple(entry + first for entry, first in zip(at, place, strict=True))
+            piece = self.fusion.pieces.get(value)
+            whole, index = (piece.whole, piece.at(at)) if piece else (value, at)
             self.store(self.output(whole), index, result, rows if full else ())
         self.body = _by_level(self.body)
 

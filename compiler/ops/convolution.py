@@ -16,6 +16,7 @@ from pierian.compiler.dtype import bool_
 from pierian.compiler.errors import DTypeError, ShapeError
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.ops.definition import Tensor, operator
+from pierian.compiler.ops.joining import residues, share
 from pierian.compiler.ops.movement import Sizes
 from pierian.compiler.ops.windows import cut_to, normalize_steps, window_counts, windows_reference
 from pierian.compiler.shape import TensorType, format_shape
@@ -109,26 +110,10 @@ def input_gradient(
     turned = b.permute_dims(filters, axes=_turned_axes(filters.type.rank, spatial))
     if all(stride == 1 for stride in strides) or any(dilation != 1 for dilation in dilations):
         return _spread_gradient(b, dz, turned, shape, strides, dilations)
-    sizes = [-(-shape[1 + axis] // strides[axis]) for axis in range(spatial)]
-    mixed = _interleaved(b, dz, turned, sizes, strides, ())
-    if all(mixed.shape[1 + axis] == shape[1 + axis] for axis in range(spatial)):
-        return mixed
-    return cut_to(b, mixed, (mixed.shape[0], *shape[1 : spatial + 1], *mixed.shape[spatial + 1 :]))
-
-
-def _interleaved(
-    b: Any, dz: Value, turned: Value, sizes: Sequence[Dim], strides: Sequence[int], residue: tuple[int, ...]
-) -> Value:
-    """The results for all residues of the axes that `residue` does not name, those axes interleaved."""
-    axis = len(residue)
-    if axis == len(strides):
-        return _residue_gradient(b, dz, turned, sizes, strides, residue)
-    parts = [_interleaved(b, dz, turned, sizes, strides, (*residue, r)) for r in range(strides[axis])]
-    if len(parts) == 1:
-        return parts[0]
-    mixed = b.stack(parts, axis=2 + axis)  # [batch, ..., quotient, residue, ...]
-    shape = parts[0].shape
-    return b.reshape(mixed, shape=(*shape[: 1 + axis], shape[1 + axis] * strides[axis], *shape[2 + axis :]))
+    sizes = shape[1 : 1 + spatial]
+    parts = [_residue_gradient(b, dz, turned, sizes, strides, residue) for residue in residues(strides)]
+    rest = parts[0].shape[1 + spatial :]
+    return b.interleave(parts, shape=(dz.shape[0], *sizes, *rest), counts=(1, *strides, *(1 for _ in rest)))
 
 
 def _turned_axes(rank: int, spatial: int) -> tuple[int, ...]:
@@ -156,8 +141,9 @@ def _spread_gradient(
 def _residue_gradient(
     b: Any, dz: Value, turned: Value, sizes: Sequence[Dim], strides: Sequence[int], residue: Sequence[int]
 ) -> Value:
-    """The gradient at positions `stride * q + residue` for all q."""
+    """The gradient at positions `stride * q + residue`, for all q, of an array of some sizes."""
     spatial = len(strides)
+    sizes = [share(*axis) for axis in zip(sizes, strides, residue, strict=True)]
     begin = (*residue, *(0 for _ in turned.shape[spatial:]))
     steps = (*strides, *(1 for _ in turned.shape[spatial:]))
     window = [-(-(turned.shape[axis] - residue[axis]) // strides[axis]) for axis in range(spatial)]

@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 
 import pierian as tf
+from pierian.compiler.kernel.program import launches
+from pierian.compiler.lowering import lower
+from pierian.compiler.options import CompileOptions
+from pierian.compiler.pipeline import run_passes
+from pierian.compiler.state import close_for_compilation
 
 
 def padded(x: Any, window: Any, strides: Any, dilations: Any, padding: Any, fill: float) -> Any:
@@ -94,6 +99,87 @@ def test_conv2d_gradients_against_the_linear_map(case: Any) -> None:
         moved = (direction, other) if operand is x else (other, direction)
         wanted = float(np.sum(dz * slow_conv(*moved, strides, padding, dilations, groups)))
         assert abs(float(np.sum(gradient * direction)) - wanted) <= 1e-10 * max(1.0, np.linalg.norm(gradient) * 30)
+
+
+# Sizes, windows, strides, padding, dilations, groups: rests of all kinds, axes of one residue, residues without taps, narrow images.
+STRIDED = [
+    ((2, 16, 16, 8), (3, 3, 8, 6), (2, 2), [(1, 1), (1, 1)], (1, 1), 1),
+    ((2, 15, 14, 8), (3, 3, 8, 20), (2, 2), [(1, 1), (1, 1)], (1, 1), 1),
+    ((2, 15, 14, 8), (3, 3, 8, 20), (2, 2), [(0, 2), (2, 0)], (1, 1), 1),
+    ((1, 17, 13, 3), (5, 4, 3, 16), (3, 2), [(2, 1), (1, 2)], (1, 1), 1),
+    ((2, 9, 10, 8), (1, 1, 8, 5), (2, 2), "VALID", (1, 1), 1),
+    ((2, 9, 10, 8), (1, 3, 8, 5), (2, 3), [(0, 0), (3, 3)], (1, 1), 1),
+    ((2, 11, 9, 6), (3, 3, 3, 8), (2, 2), [(1, 1), (1, 1)], (1, 1), 2),
+    ((2, 11, 9, 6), (3, 3, 6, 8), (2, 1), [(2, 2), (2, 2)], (2, 1), 1),
+    ((2, 12, 12, 4), (3, 3, 4, 8), (1, 1), [(1, 1), (1, 1)], (1, 1), 1),
+    ((1, 3, 2, 4), (2, 2, 4, 3), (4, 3), "SAME", (1, 1), 1),
+]
+
+
+@pytest.mark.parametrize("case", STRIDED)
+def test_gradients_of_strided_convolutions(case: Any) -> None:
+    """Sizes known, of any batch, and all open; two things done to the input's gradient; the same bits for any number of threads."""
+    shape, window, strides, padding, dilations, groups = case
+    rng = np.random.default_rng(7)
+    x, w = rng.standard_normal(shape), rng.standard_normal(window)
+    dz = rng.standard_normal(slow_conv(x, w, strides, padding, dilations, groups).shape)
+    wanted = np.zeros_like(x)
+    for place in np.ndindex(*window):
+        one = np.zeros_like(w)
+        one[place] = w[place]
+        wanted += _transposed(dz, one, place, shape, strides, padding, dilations, groups)
+    results = []
+    for sizes in (shape, (None, *shape[1:]), (None, None, None, shape[3])):
+        graph = tf.Graph()
+        with graph.as_default():
+            a = tf.placeholder("float64", sizes)
+            y = tf.nn.conv2d(a, tf.constant(w), strides, padding, "NHWC", dilations)
+            d = tf.placeholder("float64", y.shape)
+            (dx,) = tf.gradients(y, [a], [d])
+            fetches = [dx * 2.0, tf.where(a > 0, dx, 0.0)]
+        for threads in (1, 3):
+            with tf.Session(graph, threads=threads) as session:
+                results.append(session.run(fetches, {a: x, d: dz}))
+    for found in results:
+        np.testing.assert_allclose(found[0], 2 * wanted, atol=1e-11)
+        np.testing.assert_allclose(found[1], np.where(x > 0, wanted, 0), atol=1e-11)
+    for one, other in zip(results[::2], results[1::2], strict=True):
+        for found, same in zip(one, other, strict=True):
+            np.testing.assert_array_equal(found, same)
+
+
+def _transposed(
+    dz: Any, w: Any, place: Any, shape: Any, strides: Any, padding: Any, dilations: Any, groups: int
+) -> Any:
+    """What one weight brings from the results back to the input."""
+    u, v, channel, output = place
+    wide = np.zeros_like(padded(np.zeros(shape), w.shape, strides, dilations, padding, 0))
+    rows, columns = (
+        slice(at * d, at * d + (count - 1) * s + 1, s)
+        for at, d, s, count in zip((u, v), dilations, strides, dz.shape[1:3], strict=True)
+    )
+    channel += output // (w.shape[3] // groups) * w.shape[2]
+    wide[:, rows, columns, channel] += dz[..., output] * w[place]
+    total = [padded(np.ones(shape), w.shape, strides, dilations, padding, 0).any(axis=(0, 2 - i, 3)) for i in (0, 1)]
+    first = [int(np.argmax(one)) for one in total]
+    return wide[:, first[0] : first[0] + shape[1], first[1] : first[1] + shape[2]]
+
+
+def test_a_strided_input_gradient_computes_what_is_wanted() -> None:
+    """One product for each residue, none of a place in the padding, each stored where it belongs."""
+    graph = tf.Graph()
+    with graph.as_default():
+        x, w = tf.placeholder("float32", (2, 8, 8, 4)), tf.placeholder("float32", (3, 3, 4, 8))
+        y = tf.nn.conv2d(x, w, 2, [(1, 1), (1, 1)])
+        dz = tf.placeholder("float32", y.shape)
+        graph.set_outputs([tf.where(x > 0, one, 0.0) for one in tf.gradients(y, [x], [dz])])
+    closed, _ = close_for_compilation(graph)
+    portable = run_passes(closed, CompileOptions())
+    products = [node for node in portable.nodes if node.op.name == "conv_general"]
+    assert [node.output.shape for node in products] == [(2, 4, 4, 4)] * 4
+    assert sum(node.op.name == "pad" for node in portable.nodes) == 1
+    kinds = [launch.kernel.kind for launch in launches(lower(portable).steps)]
+    assert kinds.count("contraction") == 4 and kinds.count("loop") == 2
 
 
 def test_conv1d_and_transposed() -> None:

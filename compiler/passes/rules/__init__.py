@@ -8,6 +8,6 @@ Laws for rules:
   4. A rule does not mention locations or names; the engine does.
 """
 
-from pierian.compiler.passes.rules import arithmetic, comparison, movement, reduction
+from pierian.compiler.passes.rules import arithmetic, comparison, movement, reduction, slicing
 
-ALL = (*arithmetic.RULES, *comparison.RULES, *movement.RULES, *reduction.RULES)
+ALL = (*arithmetic.RULES, *comparison.RULES, *movement.RULES, *reduction.RULES, *slicing.RULES)

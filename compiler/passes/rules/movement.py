@@ -49,11 +49,6 @@ def _inverse(op: str) -> Any:
     return apply
 
 
-def _whole_slice(b: Any, node: Node) -> Value | None:
-    whole = all(step == 1 for step in node.attributes["step"]) and keeps_shape(node, node.inputs[0])
-    return node.inputs[0] if whole and all(first == 0 for first in node.attributes["begin"]) else None
-
-
 def _transposed_operand(b: Any, node: Node) -> Value | None:
     """A matrix product reads a swapped last pair of axes in place."""
     inputs = list(node.inputs)
@@ -88,6 +83,10 @@ def _single(b: Any, node: Node) -> Value | None:
     return node.inputs[0] if len(node.inputs) == 1 else None
 
 
+def _no_padding(b: Any, node: Node) -> Value | None:
+    return node.inputs[0] if not any((*node.attributes["before"], *node.attributes["after"])) else None
+
+
 RULES = (
     *(Rule(op, "moves nothing", _nothing) for op in ("reshape", "broadcast_to", "squeeze", "expand_dims")),
     Rule("permute_dims", "unmoved", _unmoved),
@@ -96,7 +95,7 @@ RULES = (
     Rule("broadcast_to", "broadcast of broadcast", _broadcast_of_broadcast),
     Rule("expand_dims", "expand of squeeze", _inverse("squeeze")),
     Rule("squeeze", "squeeze of expand", _inverse("expand_dims")),
-    Rule("slice", "whole slice", _whole_slice),
+    Rule("pad", "no padding", _no_padding),
     Rule("concat", "concat of one", _single),
     Rule("dot_general", "transposed operand", _transposed_operand),
     Rule("permute_dims", "transposed result", _transposed_result),
