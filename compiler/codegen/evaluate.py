@@ -367,13 +367,15 @@ class Scope:
 
     def prefetch(self, load: Scalar) -> None:
         """Ask for the memory of a load; nothing where its position is computed."""
-        name, indices = load_parts(load)
+        self.prefetch_at(*load_parts(load))
+
+    def prefetch_at(self, name: str, indices: Sequence[Index], for_writing: bool = False) -> None:
+        """Ask for the memory of an element of a buffer; nothing where its position is computed."""
         buffer = self.frame.buffers[name]
         where = address(buffer, indices)
         if not where.computed:
-            self.writer.prefetch(
-                self.writer.gep(self.frame.parameters.buffers[name], buffer.dtype.llvm, self.dim(where.known))
-            )
+            base = self.frame.parameters.buffers[name]
+            self.writer.prefetch(self.writer.gep(base, buffer.dtype.llvm, self.dim(where.known)), for_writing)
 
     def _clamped(self, where: Address) -> tuple[Dim, Clamp] | None:
         """The index of an access whose lanes are neighbours but for the ends of an axis: what it is without those, and them."""

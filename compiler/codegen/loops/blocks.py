@@ -41,13 +41,15 @@ class BlockEmitter(ShortRowEmitter):
             nests = {"rows": self._emit_rows, "squares": self._emit_squares, "short rows": self._emit_short_rows}
             phases = [nests.get(self.plan.kind, self._emit_vectors)()]
         plan = self.plan
-        side = f", {plan.together} rows side by side" if plan.together > 1 else ""
+        side = f", {plan.together} rows {'abreast' if plan.abreast else 'side by side'}" if plan.together > 1 else ""
         axes = " x ".join(str(axis.extent) for axis in self.kernel.axes) or "1"
         note = f"{plan.kind} over {axes}, {plan.lanes} lanes x {plan.unroll}{side}, tasks {phases[0].tasks}"
         if split is not None:
             note += f", reduction cut into blocks of {split[1]}"
         if self.kept:
             note += f", {len(self.kept)} of its values kept between passes"
+        if self.next_rows:
+            note += ", next rows asked for"
         if self.streamed:
             note += f", {', '.join(sorted(self.streamed))} stored past the caches"
         return KernelCode("\n".join(self.texts), frozenset(self.declarations), tuple(phases), shared, 0, (note,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from pierian.compiler.cost import kernel_bytes
 from pierian.compiler.dim import Dim, product, symbols
 from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel import scalar as ir
@@ -80,6 +81,7 @@ class Plan:
         unroll: vectors in flight.
         grain: for pointwise, elements worth a task.
         together: for rows, outer points walked side by side.
+        abreast: for rows, whether these points are far apart: rows that come from memory are then streams that run far.
     """
 
     kind: str
@@ -89,6 +91,7 @@ class Plan:
     across: str = ""
     grain: int = GRAIN
     together: int = 1
+    abreast: bool = False
 
 
 def choose_plan(kernel: Kernel, target: Target, runs: int = 1) -> Plan:
@@ -122,6 +125,8 @@ def choose_plan(kernel: Kernel, target: Target, runs: int = 1) -> Plan:
     if outer and reduces_only and _reduces_short_rows(kernel, lanes):
         return Plan("columns", outer, lanes, 1)
     lanes = _row_lanes(kernel, target) if reduces_only else lanes
+    if reduces_only and _reads_rows_once(kernel, target):
+        return Plan("rows", "", lanes, 4, together=STREAMS, abreast=True)
     return Plan("rows", "", lanes, 4, together=_rows_together(kernel, lanes, target))
 
 
@@ -134,6 +139,23 @@ def _in_flight(kernel: Kernel, work: int, target: Target, runs: int) -> int:
     if work < 24 or known >= LONG_ARRAY:
         return 4
     return 2 if work < 80 or known >= MIDDLING_ARRAY else 1
+
+
+def _reads_rows_once(kernel: Kernel, target: Target) -> bool:
+    """Whether a kernel of many points does little but read rows, once each, out of arrays known to be larger than the near caches.
+    Measured on Zen 3, one thread and two: 64 MB in rows of 16 to 4096 elements take 0.65 to 0.85 of the time if four rows are read
+    at once that lie 16 KB or more apart; four rows of 1 KB one behind the other take 1.7."""
+    passes = [group for group in groups(kernel.body) if group[0].axes]
+    points, size = product([axis.extent for axis in kernel.axes]), kernel_bytes(kernel)
+    return (
+        target.vector_bytes < CACHE_LINE
+        and len(passes) == 1
+        and isinstance(size, int)
+        and size > target.l2
+        and isinstance(points, int)
+        and points >= STREAMS * FEW_OUTER
+        and sum(cost(statement.value) for statement in passes[0]) < STREAMING_WORK
+    )
 
 
 def _rows_together(kernel: Kernel, lanes: int, target: Target) -> int:

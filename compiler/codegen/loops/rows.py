@@ -8,6 +8,7 @@ from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, Phase
 from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope, first_point, next_point, unravel
+from pierian.compiler.codegen.loops.next_rows import accesses_worth_asking, has_short_rows, next_rows
 from pierian.compiler.codegen.loops.plan import (
     CACHE_LINE,
     GRAIN,
@@ -42,13 +43,16 @@ class RowEmitter:
         size = kernel_bytes(kernel)
         self.is_near = isinstance(size, int) and size <= target.l2
         self.splits_rows = target.vector_bytes < CACHE_LINE
-        if self.streamed < kernel.outputs and overflows(kernel, target):
+        asked = accesses_worth_asking(kernel, target, self.streamed) if plan.kind == "rows" else ()
+        waits = not plan.abreast and self.streamed < kernel.outputs and overflows(kernel, target)
+        if waits and not (asked and has_short_rows(kernel, plan.lanes)):
             # Lines that are stored have to be read first, from memory: short bursts of them hide behind the next row's work.
             self.plan = replace(plan, together=1)
         self.kept: tuple[Buffer, ...] = ()
         if plan.kind == "rows":
             self.kernel, self.kept = keep_between_passes(kernel, self.plan.together, plan.lanes)
         self.dependencies = Dependencies()
+        self.next_rows = next_rows(self.kernel, asked, self.plan.together, self.dependencies)
         self.texts: list[str] = []
         self.declarations: set[str] = set()
 
@@ -108,19 +112,27 @@ class RowEmitter:
         return Phase(self._function("f", write, self.plan.lanes), tasks, isinstance(total, int) and total <= GRAIN)
 
     def _over_rows(self, scope: Scope, begin: Value, end: Value) -> None:
-        """All statements at the points [begin, end), several points at a time: what one waits for (sums across lanes, divisions)
-        passes while the others go on, and what all of them read is read once. The last point may stand there twice: then it is
-        stored twice, the same value each time."""
+        """All statements at the points [begin, end), several points at a time, neighbours or abreast: what one waits for (sums
+        across lanes, divisions) passes while the others go on, and what all of them read is read once. In the last turns one point
+        may stand there more than once: then it is stored as often, the same value each time."""
         writer, axes, together = scope.writer, self.kernel.axes, self.plan.together
         for axis in axes:
             scope.dim(axis.extent)
-        with writer.loop(begin, end, together) as loop:
+        distance, turn, stop = i64(1), together, end
+        if self.plan.abreast:
+            distance = writer.op("udiv", writer.add(writer.sub(end, begin), i64(together - 1)), i64(together))
+            turn, stop = 1, writer.add(begin, distance)
+        with writer.loop(begin, stop, turn) as loop:
             last = writer.sub(end, i64(1)) if together > 1 else end
             scopes, first_time = [], []
             for k in range(together):
-                number = writer.add(loop.index, i64(k))
+                number = writer.add(loop.index, writer.mul(distance, i64(k)))
                 first_time.append(writer.cmp("icmp sle", number, last) if k else TRUE)
-                values = unravel(scope, writer.minimum(number, last) if k else number, axes)
+                if k and self.plan.abreast:
+                    number = writer.select(first_time[k], number, loop.index)
+                elif k:
+                    number = writer.minimum(number, last)
+                values = unravel(scope, number, axes)
                 scopes.append(Scope(scope.frame, scope, {**values, SIDE: i64(k)}))
             self._statements(scopes, self.kernel.body, first_time)
 
@@ -160,7 +172,7 @@ class RowEmitter:
         self, scopes: Sequence[Scope], group: Sequence[Statement], near: bool, first_time: Sequence[Value]
     ) -> None:
         """One pass over the inner axes of a group; defines the results of its reductions in each scope. Rows in the first cache
-        are walked side by side; those that come from farther one after the other, as they follow each other in memory. Then a
+        are walked side by side; those that come from farther one after the other where they follow each other in memory. Then a
         point is stored once only: results may lie where the second time would read."""
         reduces = [statement for statement in group if isinstance(statement, Reduce)]
         if not reduces and not near:
@@ -169,9 +181,9 @@ class RowEmitter:
                     self._walked([Scope(scope.frame, scope)], group, None)
             return
         kept = {buffer.name for buffer in self.kept}
-        far = not near and all(isinstance(statement, Reduce) or statement.buffer in kept for statement in group)
+        apart = not near and not self.plan.abreast and all(isinstance(s, Reduce) or s.buffer in kept for s in group)
         walked = [
-            walk for some in ([[s] for s in scopes] if far else [scopes]) for walk in self._walked(some, group, None)
+            walk for some in ([[s] for s in scopes] if apart else [scopes]) for walk in self._walked(some, group, None)
         ]
         for scope, walk in zip(scopes, walked, strict=True):
             for position, reduce in enumerate(reduces):
@@ -300,6 +312,9 @@ class RowEmitter:
                 scopes = [column[position] for position in range(len(rows)) for column in columns]
                 step = writer.op("lshr", writer.sub(loop.index, low), i64(width.bit_length() - 1))
                 loop.next = self._row_step(scopes, group, reduces, loop.carried, step)
+                if self.next_rows is not None and group[0] is self.next_rows.asking:
+                    for row in rows:
+                        self.next_rows.ask(row, loop.index, in_step)
             return loop.results
 
         if _in_stretches(reduces, axes[0].extent, width):
