@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from pierian.compiler.dim import Dim, are_positive, ceildiv, product
 from pierian.compiler.frozen import frozen
-from pierian.compiler.schedule.contraction import CHAIN
+from pierian.compiler.schedule.contraction import LINE
 from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.target.features import Target
 
-# Rows of results up to which reading rhs takes longer than multiplying.
+# Rows of results up to which rhs is read so: with so many reading it takes longer than multiplying; and with those where vectors are
+# narrow, for which panels would have to be packed in the first-level cache (Zen 3: two thirds to four fifths of the time).
 MOST_ROWS = 4
+MOST_ROWS_OF_NARROW = 8
 # Vectors in a stripe, at least: shorter rows of rhs are better summed in registers.
 FEW_VECTORS = 16
 # Rows of rhs read side by side, at most; a power of two, as is half of it.
 MOST_STREAMS = 8
+# Products in a chain. As those of rows read side by side are added up first, twice as many would still round less than NumPy does,
+# but leave too few tasks to products of a middling size.
+STREAM_CHAIN = 256
 
 
 @frozen
@@ -25,7 +30,9 @@ class Stream:
         group: rows of rhs read side by side.
         stripe: columns whose sums stay in the first-level cache.
         chain: products that are added up one after the other.
-        distance: elements between the rows of the sums that wait.
+        distance: elements between the rows of the sums of a chain.
+        own_distance: elements between the rows of a stripe's sums: a line more than they have, so that they do not share the sets of
+            the first-level cache.
     """
 
     rows: int
@@ -36,6 +43,7 @@ class Stream:
     stripe: int
     chain: int
     distance: Dim
+    own_distance: int
 
     @property
     def chains(self) -> Dim:
@@ -62,7 +70,7 @@ def choose_stream(roles: Roles, target: Target) -> Stream | None:
     if step is None or k == 0 or roles.rows or roles.segments or roles.packed:
         return None
     rows = m if isinstance(m, int) else 1
-    if not 0 < rows <= MOST_ROWS:
+    if not 0 < rows <= (MOST_ROWS_OF_NARROW if target.vector_bytes < LINE else MOST_ROWS):
         return None
     itemsize = roles.reduce.value.dtype.itemsize
     lanes = target.lanes(8 * itemsize)
@@ -75,5 +83,5 @@ def choose_stream(roles: Roles, target: Target) -> Stream | None:
     stripe = -(-even // lanes) * lanes
     # Many rows are many streams from memory, as long as their values of lhs and the sums stay in registers.
     group = MOST_STREAMS if rows <= 2 and (MOST_STREAMS + 1) * rows < target.vector_registers else MOST_STREAMS // 2
-    chain = min(k, CHAIN) if isinstance(k, int) else CHAIN
-    return Stream(rows, n, k, lanes, group, stripe, chain, ceildiv(n, lanes) * lanes)
+    chain = min(k, STREAM_CHAIN) if isinstance(k, int) else STREAM_CHAIN
+    return Stream(rows, n, k, lanes, group, stripe, chain, ceildiv(n, lanes) * lanes, stripe + LINE // itemsize)

@@ -1,10 +1,13 @@
 """Products of few rows: the right operand is read once, where it lies, in the order of memory, and memory sets the pace.
 
-The first phase takes some rows of rhs at a time over a stripe of columns whose sums wait in the first cache; a task is a chain of
-products of one stripe. The second adds up the chains, in order, and stores.
+The first phase takes some rows of rhs at a time over a stripe of columns whose sums wait in the first cache, in memory of the
+worker's own: beside sums that another core works on they would be taken away again and again. A task is a chain of products of one
+stripe, and leaves its sums in shared memory. The second phase adds up the chains, in order, and stores.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.contraction.microkernel import accumulate
@@ -18,7 +21,7 @@ from pierian.compiler.schedule.contraction import LINE
 from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.schedule.streams import Stream
 
-# Columns that one task of the second phase stores.
+# Results that one task of the second phase stores.
 FINISHED = 2048
 
 
@@ -29,15 +32,15 @@ def emit_stream(kernel: Kernel, name: str, roles: Roles, stream: Stream, isa: st
     sums.emit_sums()
     finish.emit_results()
     tasks = roles.batch_count * stream.chains * stream.stripes
-    chunks = ceildiv(stream.columns, FINISHED)
     size = roles.batch_count * stream.chains * stream.rows * stream.distance * roles.reduce.value.dtype.itemsize
     rows = stream.rows if isinstance(roles.m.extent, int) else f"{roles.m.extent} if {stream.rows}"
     note = (
         f"contraction {rows} x {stream.columns} x {stream.depth}, {stream.group} rows of rhs at a time over stripes of "
         f"{stream.stripe} columns, chains of {stream.chain}"
     )
-    phases = [Phase(f"{name}_s", tasks), Phase(f"{name}_f", roles.batch_count * chunks)]
-    return KernelCode.of([sums.writer, finish.writer], phases, note, size)
+    phases = [Phase(f"{name}_s", tasks), Phase(f"{name}_f", roles.batch_count * finish.chunks)]
+    scratch = stream.rows * stream.own_distance * roles.reduce.value.dtype.itemsize
+    return KernelCode.of([sums.writer, finish.writer], phases, note, size, scratch)
 
 
 class _Emitter:
@@ -52,7 +55,9 @@ class _Emitter:
         self.stores = [statement for statement in kernel.body if isinstance(statement, Store)]
         self.scope = Scope(self.frame)
         s = stream
-        sizes = (s.columns, s.depth, s.chains, s.stripes, s.distance, self._chain_size, ceildiv(s.columns, FINISHED))
+        self.finished = FINISHED // s.rows // s.lanes * s.lanes  # columns
+        self.chunks = ceildiv(s.columns, self.finished)
+        sizes = (s.columns, s.depth, s.chains, s.stripes, s.distance, self._chain_size, self.chunks)
         for size in (*(axis.extent for axis in roles.batch), *sizes):
             self.scope.dim(size)
         self.columns, self.depth = self.scope.dim(s.columns), self.scope.dim(s.depth)
@@ -74,23 +79,24 @@ class _Emitter:
             begin = w.mul(chain, i64(s.chain))
             depth = w.minimum(w.add(begin, i64(s.chain)), self.depth)
             sums = self._sums_address(batch, chain)
-            self._clear(sums, first, end)
+            own = w.gep(w.arg("scratch"), self.dtype.llvm, w.sub(i64(0), first))
+            self._clear(own, first, end)
             whole = w.add(begin, w.op("and", w.sub(depth, begin), i64(-s.group)))
             with w.loop(begin, whole, s.group) as group:
-                self._rows(inside, sums, group.index, s.group, first, end)
+                self._rows(inside, own, group.index, s.group, first, end)
             with w.loop(whole, depth) as single:
-                self._rows(inside, sums, single.index, 1, first, end)
+                self._rows(inside, own, single.index, 1, first, end)
+            self._leave(own, sums, first, end)
         w.ret()
 
     def emit_results(self) -> None:
         """Task: batch, some columns."""
         w, s = self.writer, self.stream
-        chunks = ceildiv(s.columns, FINISHED)
         with w.loop(w.arg("begin"), w.arg("end")) as task:
-            batch, chunk = w.divided(task.index, self.scope.dim(chunks))
+            batch, chunk = w.divided(task.index, self.scope.dim(self.chunks))
             inside = Scope(self.frame, self.scope, unravel(self.scope, batch, self.roles.batch))
-            first = w.mul(chunk, i64(FINISHED))
-            end = w.minimum(w.add(first, i64(FINISHED)), self.columns)
+            first = w.mul(chunk, i64(self.finished))
+            end = w.minimum(w.add(first, i64(self.finished)), self.columns)
             sums = self._sums_address(batch, i64(0))
             for begin, limit, masked in self._pieces(first, end):
                 with w.loop(begin, limit, s.lanes) as column:
@@ -116,14 +122,26 @@ class _Emitter:
         w = self.writer
         return w.gep(sums, self.dtype.llvm, w.add(column, w.mul(i64(row), self.scope.dim(self.stream.distance))))
 
-    def _clear(self, sums: Value, first: Value, end: Value) -> None:
+    def _own_place(self, own: Value, row: int, column: Value) -> Value:
+        return self.writer.gep(own, self.dtype.llvm, self.writer.add(column, i64(row * self.stream.own_distance)))
+
+    def _clear(self, own: Value, first: Value, end: Value) -> None:
         w, s = self.writer, self.stream
         zero = constant(0, self.dtype.llvm, s.lanes)
         with w.loop(first, end, s.lanes) as column:
             for row in range(s.rows):
-                w.store(zero, self._place(sums, row, column.index), self.dtype.itemsize)
+                w.store(zero, self._own_place(own, row, column.index), self.dtype.itemsize)
 
-    def _rows(self, scope: Scope, sums: Value, k: Value, count: int, first: Value, end: Value) -> None:
+    def _leave(self, own: Value, sums: Value, first: Value, end: Value) -> None:
+        """The sums of a task to where the second phase finds them."""
+        w, s = self.writer, self.stream
+        type_ = vector(self.dtype.llvm, s.lanes)
+        with w.loop(first, end, s.lanes) as column:
+            for row in range(s.rows):
+                total = w.load(self._own_place(own, row, column.index), type_, self.dtype.itemsize)
+                w.store(total, self._place(sums, row, column.index), self.dtype.itemsize)
+
+    def _rows(self, scope: Scope, own: Value, k: Value, count: int, first: Value, end: Value) -> None:
         """Add the products of `count` rows of rhs, over a stripe."""
         w, r, s = self.writer, self.roles, self.stream
         type_ = vector(self.dtype.llvm, s.lanes)
@@ -144,11 +162,17 @@ class _Emitter:
                     inside.mask = inside.tail_mask(at, end) if masked else None
                     right.append(inside.vector(r.rhs))
                 for row in range(s.rows):
-                    place = self._place(sums, row, at)
+                    place = self._own_place(own, row, at)
                     total = w.load(place, type_, self.dtype.itemsize)
-                    for x, y in zip(left[row], right, strict=True):
-                        total = accumulate(w, self.dtype, x, y, total)
-                    w.store(total, place, self.dtype.itemsize)
+                    w.store(self._plus_products(total, left[row], right), place, self.dtype.itemsize)
+
+    def _plus_products(self, total: Value, left: Sequence[Value], right: Sequence[Value]) -> Value:
+        """The products of a group are added up by themselves first: the long sum is rounded once for each group then."""
+        w, is_float = self.writer, self.dtype.is_float
+        group = w.op("fmul" if is_float else "mul", left[0], right[0])
+        for x, y in zip(left[1:], right[1:], strict=True):
+            group = accumulate(w, self.dtype, x, y, group)
+        return w.op("fadd" if is_float else "add", total, group)
 
     def _finish(self, scope: Scope, sums: Value, row: int, column: Value, end: Value | None) -> None:
         """The chains of one vector added up, and its stores."""
