@@ -100,7 +100,7 @@ def _right_operand(launch: Launch, target: Target) -> _Operand | None:
     if choose_lanewise(kernel, roles, target) is not None:
         return None  # a value for all lanes
     for turned, way in choose_few_rows(kernel, roles, target):
-        if way.pays(turned) == 1 and (turned is not roles or isinstance(way, Stream)):
+        if way.pays(turned) == 1 and (turned is not roles or (isinstance(way, Stream) and way.beats_panels)):
             return None  # what is read once, or the small one of two
     name, indices = ir.load_parts(roles.rhs)
     position = next(i for i, buffer in enumerate(kernel.buffers) if buffer.name == name)

@@ -9,7 +9,7 @@ from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.target.features import Target
 
 # Rows of results up to which rhs is read so: with so many reading it takes longer than multiplying; and with those where vectors are
-# narrow, for which panels would have to be packed in the first-level cache (Zen 3: two thirds to four fifths of the time).
+# narrow, for which panels would have to be packed in the first-level cache (Zen 3: half to nine tenths of the time).
 MOST_ROWS = 4
 MOST_ROWS_OF_NARROW = 8
 # Vectors in a stripe, at least: shorter rows of rhs are better summed in registers.
@@ -54,6 +54,11 @@ class Stream:
     def stripes(self) -> Dim:
         """How many stripes a row has."""
         return ceildiv(self.columns, self.stripe)
+
+    @property
+    def beats_panels(self) -> bool:
+        """Whether even panels that were packed beforehand, once for many runs, are no faster."""
+        return self.rows <= MOST_ROWS
 
     def pays(self, roles: Roles) -> Dim:
         """1 where the sizes of a run are such that this is to be used, else 0: of an open number of rows, one; and columns that fill
