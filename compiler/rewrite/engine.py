@@ -9,6 +9,7 @@ reader see who is left; those are looked at again too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from pierian.compiler.errors import GraphError
@@ -77,7 +78,8 @@ class Rewriter:
             left -= 1
             if left < 0:
                 raise GraphError("rewrite rules do not come to an end", where=node.describe())
-            fresh = list(graph.nodes)[before:] if len(graph.nodes) > before else []
+            fresh = list(islice(reversed(graph.nodes), len(graph.nodes) - before))  # those added stand last
+            fresh.reverse()
             for one in (*fresh, *touched, *_take_out(graph, node)):
                 if one not in queued and one.graph is graph:
                     queued.add(one)
