@@ -52,12 +52,14 @@ class Symbolic:
     terms: tuple[tuple[Monomial, int], ...]
 
     def __add__(self, other: Dim) -> Dim:
+        if other == 0:
+            return self
         return _from_terms(_sum(_terms(self), _terms(other)))
 
     __radd__ = __add__
 
     def __neg__(self) -> Dim:
-        return _from_terms({monomial: -factor for monomial, factor in self.terms})
+        return _scaled(self, -1)
 
     def __sub__(self, other: Dim) -> Dim:
         return self + (-other)
@@ -66,6 +68,8 @@ class Symbolic:
         return -self + other
 
     def __mul__(self, other: Dim) -> Dim:
+        if isinstance(other, int):
+            return _scaled(self, other)
         product: dict[Monomial, int] = {}
         for left, a in self.terms:
             for right, b in _terms(other).items():
@@ -298,10 +302,23 @@ def _from_terms(terms: dict[Monomial, int]) -> Dim:
     kept = [(monomial, factor) for monomial, factor in terms.items() if factor]
     if not kept:
         return 0
-    if len(kept) == 1 and not kept[0][0]:
-        return kept[0][1]
-    kept.sort(key=lambda term: (-len(term[0]), [atom.order for atom in term[0]]))
-    key = tuple(kept)
+    if len(kept) == 1:
+        if not kept[0][0]:
+            return kept[0][1]
+    else:
+        kept.sort(key=lambda term: (-len(term[0]), [atom.order for atom in term[0]]))
+    return _interned(tuple(kept))
+
+
+def _scaled(expression: Symbolic, factor: int) -> Dim:
+    """All terms times an integer; their order stays."""
+    if factor == 0 or factor == 1:
+        return expression if factor else 0
+    return _interned(tuple([(monomial, coefficient * factor) for monomial, coefficient in expression.terms]))
+
+
+def _interned(key: tuple[tuple[Monomial, int], ...]) -> Symbolic:
+    """The expression with these terms, which are in order."""
     found = _EXPRESSIONS.get(key)
     if found is None:
         found = _EXPRESSIONS[key] = object.__new__(Symbolic)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from pierian.compiler.dim import Dim, Symbolic, coefficient, product, symbol, symbols, symbols_of_atom
+from pierian.compiler.dim import Dim, Symbolic, coefficient, symbol, symbols, symbols_of_atom
 from pierian.compiler.dtype import int64
 from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel.nodes import Buffer
@@ -65,13 +65,14 @@ def address(buffer: Buffer, indices: Sequence[Index]) -> Address:
     """The address of an element of a dense row-major buffer."""
     known: Dim = 0
     computed = []
-    for position, index in enumerate(indices):
-        stride = product(buffer.shape[position + 1 :])
+    stride: Dim = 1
+    for index, extent in zip(reversed(indices), reversed(buffer.shape), strict=True):
         if isinstance(index, Scalar):
             computed.append((index, stride))
         else:
             known = known + index * stride
-    return Address(known, tuple(computed))
+        stride = extent * stride
+    return Address(known, tuple(reversed(computed)))
 
 
 def step(expression: Dim, axis: str) -> Dim | None:

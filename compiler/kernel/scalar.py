@@ -191,8 +191,13 @@ def postorder(roots: Iterable[Scalar]) -> Iterator[Scalar]:
                 seen.add(node)
                 yield node
                 continue
+            inner = node.args if node.op != "load" else children(node)
+            if not inner:
+                seen.add(node)
+                yield node
+                continue
             stack.append((node, True))
-            stack.extend((arg, False) for arg in reversed(children(node)))
+            stack.extend([(arg, False) for arg in reversed(inner)])
 
 
 def children(node: Scalar) -> tuple[Scalar, ...]:
