@@ -83,6 +83,7 @@ def _write(
 ) -> dict[Kernel, tuple[str, KernelCode]]:  # fmt: skip
     """Every distinct kernel once, then what launches them."""
     kernels = emit_kernels(program, target, name, modules.kernel)
+    modules.end_kernels()
     codes = {kernel: code for kernel, (_, code) in kernels.items()}
     entry = emit_entry(program, name, codes, linkage, profile)
     modules.entry(entry + extra + (emit_binding(program, name, codes) if binding else ""), codes.values())

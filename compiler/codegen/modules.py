@@ -55,11 +55,15 @@ class ModuleWriter:
         if self._size >= MODULE and not self._whole:
             self.finish()
 
+    def end_kernels(self) -> None:
+        """There are no more kernels: the last of them compile while the entry is being written."""
+        if not self._whole:
+            self.finish()
+
     def entry(self, text: str, codes: Iterable[KernelCode]) -> None:
         """The functions that launch kernels, in a module of their own, compiled without optimization: kernels take the time of a
         program, and this straight code would take as long as they do to compile."""
         if not self._whole:
-            self.finish()
             functions = {phase.function for code in codes for phase in code.phases}
             self._declarations |= {f"declare hidden void @{name}(ptr, i64, i64, ptr)" for name in functions}
         self._add(text)
@@ -83,15 +87,13 @@ class ModuleWriter:
 
 def module_text(text: str, target: Target) -> str:
     """Text as a whole module: target line first, each declaration once."""
-    seen: set[str] = set()
-    lines = [f'target triple = "{target.triple}"']
-    for line in text.split("\n"):
-        if line.startswith("declare "):
-            if line in seen:
-                continue
-            seen.add(line)
-        lines.append(line)
-    return "\n".join(lines) + "\n!0 = !{i32 1}\n"
+    first, *rest = f'target triple = "{target.triple}"\n{text}\n!0 = !{{i32 1}}\n'.split("\ndeclare ")
+    parts, seen = [first], set()
+    for piece in rest:  # what follows a declaration runs up to the next one
+        line, end, following = piece.partition("\n")
+        parts.append(following if line in seen else f"declare {line}{end}{following}")
+        seen.add(line)
+    return "\n".join(parts)
 
 
 def _declaration(text: str) -> str:
