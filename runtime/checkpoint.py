@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pierian.compiler.errors import FormatError
+from pierian.compiler.graph.files import write_atomically
 
 Array = np.ndarray[Any, Any]
 
@@ -19,18 +18,8 @@ def save(path: str | Path, values: Mapping[str, Array]) -> None:
     """Write arrays by name. The file is complete or not there: written beside, synced, then renamed."""
     from safetensors.numpy import save as serialize
 
-    target = Path(path)
     content = serialize({name: np.asarray(array, order="C") for name, array in values.items()})
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(Path(path), content)
 
 
 def load(path: str | Path) -> dict[str, Array]:
