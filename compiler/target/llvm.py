@@ -17,7 +17,6 @@ import importlib.util
 import os
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pierian.compiler.errors import LoweringError
@@ -61,13 +60,20 @@ _SIGNATURES = {
 
 
 def preload() -> None:
-    """Load LLVM in the background: a process that is going to compile has other things to do meanwhile."""
+    """Load LLVM in the background: a process that is going to compile has other things to do meanwhile.
+
+    This processor is asked for, and a function without content compiled: the pages and tables of the code generator are then there,
+    which are 4 ms of the first module.
+    """
 
     def load() -> None:
-        with contextlib.suppress(LoweringError, OSError):  # whoever compiles is told
-            _library()
+        from pierian.compiler.target.features import host  # features import this module
 
-    threading.Thread(target=load, name="pierian-llvm", daemon=True).start()
+        with contextlib.suppress(LoweringError, OSError):  # whoever compiles is told
+            target = host()
+            Emitter(target).emit(f'target triple = "{target.triple}"\ndefine void @nothing() {{\n ret void\n}}\n')
+
+    threading.Thread(target=load, name="pierian-llvm").start()  # no daemon: a process must not end within LLVM
 
 
 class Emitter:
@@ -168,7 +174,7 @@ def _load() -> ctypes.CDLL:
     package = importlib.util.find_spec("llvmlite")
     if package is None or not package.origin:
         raise LoweringError("compiling needs llvmlite", advice="pip install llvmlite")
-    library = _opened(str(Path(package.origin).with_name("binding") / _FILE))
+    library = _opened(os.path.join(os.path.dirname(package.origin), "binding", _FILE))
     for name, (result, parameters) in _SIGNATURES.items():
         function = getattr(library, f"LLVMPY_{name}")
         function.restype, function.argtypes = result, parameters
