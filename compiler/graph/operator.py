@@ -8,7 +8,6 @@ output index (index_map, lower), always followed by the attributes as keyword ar
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -181,9 +180,15 @@ def _find(name: str) -> Operator:
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    """The schema, read off the function itself: `inspect.signature` would be a twentieth of what it takes to load the package."""
+    code, annotations = function.__code__, function.__annotations__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    positional, given = names[: code.co_argcount], function.__defaults__ or ()
+    defaults = dict(zip(positional[len(positional) - len(given) :], given, strict=True))
+    defaults.update(function.__kwdefaults__ or {})
     result = []
-    for parameter in inspect.signature(function).parameters.values():
-        annotation = str(parameter.annotation).replace(" ", "")
+    for name in names:
+        annotation = str(annotations.get(name)).replace(" ", "")
         if "Sequence[Tensor]" in annotation:
             kind = "tensors"
         elif annotation == "Tensor|None":
@@ -192,6 +197,5 @@ def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
             kind = "tensor"
         else:
             kind = "attribute"
-        required = parameter.default is inspect.Parameter.empty
-        result.append(Parameter(parameter.name, kind, required, None if required else parameter.default))
+        result.append(Parameter(name, kind, name not in defaults, defaults.get(name)))
     return tuple(result)
