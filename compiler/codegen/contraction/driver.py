@@ -5,12 +5,10 @@ from __future__ import annotations
 from pierian.compiler.codegen.abi import KernelCode, Phase
 from pierian.compiler.codegen.contraction.blocks import BlockEmitter
 from pierian.compiler.codegen.contraction.dots import emit_dots
-from pierian.compiler.codegen.contraction.lanewise import emit_lanewise
 from pierian.compiler.codegen.contraction.rhs import RhsPacker
 from pierian.compiler.codegen.contraction.small import SMALL_PACKING, SMALL_WORK, is_at_most
 from pierian.compiler.codegen.contraction.splits import SplitFinisher
 from pierian.compiler.codegen.contraction.streams import emit_stream
-from pierian.compiler.codegen.contraction.winograd import emit_winograd
 from pierian.compiler.codegen.loops.emit import emit_loop
 from pierian.compiler.dim import Dim, maximum
 from pierian.compiler.elementary import expand_kernel
@@ -30,6 +28,8 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
     """Native code of a contraction kernel."""
     winograd = find_winograd(kernel, target)
     if winograd is not None and winograd.pays:
+        from pierian.compiler.codegen.contraction.winograd import emit_winograd  # only here: takes a while to import
+
         return emit_winograd(kernel, name, winograd, target)
     kernel = collapse(kernel)
     roles = classify(kernel)
@@ -51,6 +51,8 @@ def emit_contraction(kernel: Kernel, name: str, target: Target) -> KernelCode:
 
 
 def _emit_lanewise(kernel: Kernel, name: str, roles: Roles, lanewise: Lanewise, target: Target) -> KernelCode:
+    from pierian.compiler.codegen.contraction.lanewise import emit_lanewise  # only here: takes a while to import
+
     expanded, roles = _expanded(kernel, roles, target.isa)
     return emit_lanewise(expanded, name, roles, lanewise, target.isa)
 

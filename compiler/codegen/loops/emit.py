@@ -8,7 +8,6 @@ from pierian.compiler.codegen.loops.plan import (
     choose_plan,
     vector_axis_last,
 )
-from pierian.compiler.codegen.loops.windows import WindowEmitter
 from pierian.compiler.elementary import expand_kernel
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.schedule.collapse import collapse
@@ -22,6 +21,8 @@ def emit_loop(kernel: Kernel, name: str, target: Target, runs: int = 1) -> Kerne
     kernel = expand_kernel(collapse(keep_rows(kernel)), target.isa)
     windows = choose_windows(kernel, target)
     if windows is not None:
+        from pierian.compiler.codegen.loops.windows import WindowEmitter  # only here: takes a while to import
+
         return WindowEmitter(kernel, name, windows, target).emit()
     plan = choose_plan(kernel, target, runs)
     return BlockEmitter(vector_axis_last(kernel, plan), name, plan, target).emit()
