@@ -20,10 +20,12 @@ FEW_ROWS = 256
 FEW_ROWS_IN_FEW_SETS = 64
 # Panels of narrow vectors as deep as a chain fit this share of the first-level cache. There they should be: few products are made of
 # each value that is read. Where they lie, up to twice the rows that the cache has sets for are still better than packing. Up to so
-# many rows of results each task packs for itself: with more, it would pack what others pack too.
+# many rows of results each task packs for itself: with more, it would pack what others pack too. They may be more where lhs lies
+# along m and has to be packed anyway: long sums of few results, such as gradients of weights, are cut along the sum.
 PANEL_SHARE = 3 / 8
 PATIENCE = 2
 FEW_ROWS_OF_PANELS = 96
+FEW_ROWS_ALONG_M = 144
 # Bytes of each row that are packed at once where rows share so few sets that nothing can be fetched before its turn.
 PIECE = 512
 # Panels of the results of one task where lhs is walked along m, such as an image in the gradient of filters: what its lines hold is
@@ -62,6 +64,10 @@ LEAST_TILES = 4
 # costs little.
 FEW_RESULTS = 1 << 16
 LONG = 512
+# Where tasks pack both operands, they should have many results that use what they pack: sums may take so many times the share of the
+# second-level cache that a block of lhs takes, and they are split, before blocks become small, for so many times more results.
+SUMS_OF_BOTH = 2
+RESULTS_OF_BOTH = 4
 
 
 @frozen
@@ -151,17 +157,18 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     if isinstance(m, int) and tail and not lhs_in_place and (mr - tail) * LITTLE_WASTE <= m:
         tail = 0  # rows beyond the packed matrix cost less than code of their own
     mb, rb = _row_blocks(roles, mr, near // (PANELS_ALONG_M * nr) if along_m else min(TASK_ROWS, near // (kb * sb)))
-    most_columns = near // (mb * rb)
+    packs_both = panel_by_panel and not lhs_in_place
+    most_columns = SUMS_OF_BOTH * near // (min(mb, m) * rb) if packs_both and isinstance(m, int) else near // (mb * rb)
     if not isinstance(m, int):
         most_columns = 1 << max(most_columns, 1).bit_length() - 1
     nb = max(nr, min(TASK_COLUMNS if isinstance(m, int) else OPEN_COLUMNS, most_columns) // nr * nr)
     if isinstance(n, int):
         nb = even_blocks(max(n, 1), nb, nr)
-    splits = _splits(roles, mb, rb, nb)
+    splits = _splits(roles, mb, rb, nb, RESULTS_OF_BOTH * FEW_RESULTS if packs_both else FEW_RESULTS)
     if splits > 1:
         share = -(-roles.depth // splits) if isinstance(roles.depth, int) else LONG
         kb, sb = _depth_blocks(roles, even_blocks(share, deepest, 1))
-    mb, rb, nb = _enough_tasks(roles, mr, nr, mb, rb, nb, splits, lhs_in_place)
+    mb, rb, nb = _enough_tasks(roles, mr, nr, mb, rb, nb, splits, lhs_in_place or packs_both)
     few_rows = FEW_ROWS if kb <= held else FEW_ROWS_IN_FEW_SETS if roles.rhs_step is not None else 0
     stays_near = _stays_near(roles, target, held, itemsize)
     rhs_in_place = "panel by panel" if panel_by_panel else _reads_rhs_in_place(roles, few_rows, stays_near)
@@ -234,12 +241,12 @@ def _row_blocks(roles: Roles, mr: int, most: int) -> tuple[int, int]:
     return mb, even_blocks(max(count, 1), rb, 1) if isinstance(count, int) else rb
 
 
-def _splits(roles: Roles, mb: int, rb: int, nb: int) -> int:
-    """Into how many shares each sum is split, at most, where blocks alone would be too few tasks and results are few."""
+def _splits(roles: Roles, mb: int, rb: int, nb: int, few: int) -> int:
+    """Into how many shares each sum is split, at most, where blocks alone would be too few tasks and results are at most `few`."""
     m, n, count, batch, depth = roles.m.extent, roles.n.extent, roles.row_count, roles.batch_count, roles.depth
     if not (isinstance(m, int) and isinstance(n, int) and isinstance(count, int) and isinstance(batch, int)):
         return 1
-    if not 0 < batch * count * m * n <= FEW_RESULTS:
+    if not 0 < batch * count * m * n <= few:
         return 1
     tasks = batch * -(-count // rb) * -(-m // mb) * -(-n // nb)
     shares = ENOUGH_TASKS // tasks
@@ -326,7 +333,8 @@ def _packs_panel_by_panel(roles: Roles, target: Target, mr: int, nr: int, itemsi
     if roles.packed or not _fits_first_level(target, nr, itemsize):
         return False
     least = mr + 1 if _share_few_sets(roles, target, itemsize) else FEW_TILES * mr
-    if isinstance(m, int) and not least <= m <= FEW_ROWS_OF_PANELS:
+    most = FEW_ROWS_OF_PANELS if roles.rows_contiguous else FEW_ROWS_ALONG_M
+    if isinstance(m, int) and not least <= m <= most:
         return False
     return not isinstance(roles.depth, int) or roles.depth > min(_rows_kept(roles, target, nr, itemsize), CHAIN)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,33 @@ def test_narrow_vectors_pack_panel_by_panel(dtype: str, target_of: Any, runs_her
             assert found is not None
             for one, other in zip(found, wanted, strict=True):
                 np.testing.assert_array_equal(one, other)
+
+
+def test_tasks_that_pack_both_operands_have_all_rows(target_of: Any, runs_here: Any) -> None:
+    """Gradients of weights, long sums of few rows that lie along the results: blocks are cut along the sum and the columns, and
+    results are the same for any number of threads."""
+    target = target_of("avx2", l2=512 * 1024)
+    rng = np.random.default_rng(7)
+    graph = tf.Graph()
+    with graph.as_default():
+        a, b = tf.placeholder("float32", (1200, 130), name="a"), tf.placeholder("float32", (1200, 700), name="b")
+        product = tf.matmul(a, b, transpose_a=True)
+        more = product + tf.constant(1, "float32")
+    compiled = compile_graph(graph, feeds=[a, b], fetches=[product, more], target=target)
+    (note,) = (note for _, code in compiled.image.kernels.values() for note in code.schedule)
+    assert re.search("block 1[3-9][0-9] x .* packed along m, rhs packed panel by panel; sums in up to", note), note
+    if not runs_here("avx2"):
+        return
+    arrays = rng.standard_normal((1200, 130)).astype("float32"), rng.standard_normal((1200, 700)).astype("float32")
+    wanted = arrays[0].T.astype("float64") @ arrays[1]
+    bits = []
+    for threads in (1, 2, 3, 8):
+        found = Executable(compiled.image, compiled.program, threads).run(arrays)
+        assert found is not None
+        np.testing.assert_allclose(found[0], wanted, atol=1e-3)
+        np.testing.assert_array_equal(found[1], found[0] + 1)
+        bits.append(found[0].tobytes())
+    assert len(set(bits)) == 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
