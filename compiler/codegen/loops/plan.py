@@ -20,6 +20,8 @@ from pierian.compiler.target.features import Target
 GRAIN = 16384
 # Scalar operations per element from which arithmetic, not the caches, sets the time: with more of them a task has fewer elements.
 LIGHT_WORK = 16
+# Tasks so many that one more or less makes no difference to threads that share them.
+FEW_TASKS = 16
 # Elements in one block of a reduction that is cut up because it has too few outer points to share out.
 BLOCK = 32768
 # Additions one after the other in each lane of a row's sum; longer sums are sums of such stretches. With 32 the error stays within a
@@ -196,9 +198,13 @@ def _row_lanes(kernel: Kernel, target: Target) -> int:
 
 
 def even_share(total: Dim, most: int, multiple: int = 1) -> int:
-    """Elements of one task, at most about `most`: equal shares where the total is known, in multiples of `multiple`."""
+    """Elements of one task, at most about `most`: equal shares where the total is known, in multiples of `multiple`, and an even
+    number of them where they are few: three take two threads as long as four."""
     if isinstance(total, int):
-        most = -(-total // max(1, -(-total // most)))
+        tasks = max(1, -(-total // most))
+        if 1 < tasks < FEW_TASKS:
+            tasks += tasks % 2
+        most = -(-total // tasks)
     return max(1, -(-most // multiple)) * multiple
 
 
