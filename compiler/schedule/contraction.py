@@ -61,13 +61,13 @@ ENOUGH_TASKS = 16
 # Tiles along m up to which a block is not cut for more tasks.
 LEAST_TILES = 4
 # A sum is split over tasks where results are so few; and the products that each share has, at least, so that adding up the shares
-# costs little.
+# costs little. They may be more where tasks pack both operands, or walk lhs along m: smaller blocks would pack and read again.
 FEW_RESULTS = 1 << 16
+FEW_RESULTS_OF_BOTH = 1 << 18
 LONG = 512
-# Where tasks pack both operands, they should have many results that use what they pack: sums may take so many times the share of the
-# second-level cache that a block of lhs takes, and they are split, before blocks become small, for so many times more results.
+# Where tasks pack both operands, many results should use what they pack: sums may take so many times the share of the second-level
+# cache that a block of lhs takes.
 SUMS_OF_BOTH = 2
-RESULTS_OF_BOTH = 4
 
 
 @frozen
@@ -92,6 +92,8 @@ class Tiling:
             in place; 0 where all of it is near.
         chain: products that are added up one after the other before they join the sum of all; segments of k for a tile that reads
             segments in place.
+        later: bytes of lhs that a tile which reads segments in place fetches with every product for one that comes later; 0 where
+            all of lhs is near, or the hardware fetches it.
         panels: how many a task packs at once, where it does.
     """
 
@@ -111,6 +113,7 @@ class Tiling:
     few_rows: int
     ahead: int
     chain: int
+    later: int = 0
     panels: int = 1
 
     @property
@@ -146,9 +149,12 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     deepest = max(CHAIN, near // (FEW_TILES * mr))
     held = _rows_kept(roles, target, nr, itemsize)
     along_m = _walks_lhs_along_m(roles, target, nr, itemsize)
-    panel_by_panel = along_m or _packs_panel_by_panel(roles, target, mr, nr, itemsize)
-    if panel_by_panel:
-        deepest = min(CHAIN, _lines_beside_panel(roles, target, nr, itemsize)) if along_m else CHAIN
+    near_along_k = along_m and _is_near_along_k(roles, itemsize)
+    panel_by_panel = near_along_k or _packs_panel_by_panel(roles, target, mr, nr, itemsize)
+    if near_along_k:
+        deepest = min(CHAIN, _lines_beside_panel(roles, target, nr, itemsize))
+    elif along_m or panel_by_panel:
+        deepest = CHAIN
     elif _has_few_rows(roles) and held >= CHAIN:
         deepest = min(deepest, held)
     kb, sb = _depth_blocks(roles, deepest)
@@ -156,15 +162,18 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     tail = m % mr if isinstance(m, int) else 0
     if isinstance(m, int) and tail and not lhs_in_place and (mr - tail) * LITTLE_WASTE <= m:
         tail = 0  # rows beyond the packed matrix cost less than code of their own
-    mb, rb = _row_blocks(roles, mr, near // (PANELS_ALONG_M * nr) if along_m else min(TASK_ROWS, near // (kb * sb)))
-    packs_both = panel_by_panel and not lhs_in_place
+    most_rows = min(TASK_ROWS, near // (kb * sb))
+    if along_m:
+        most_rows = near // (PANELS_ALONG_M * nr) if near_along_k else target.l2 // 2 // (kb * sb * itemsize)
+    mb, rb = _row_blocks(roles, mr, most_rows)
+    packs_both = panel_by_panel and not (lhs_in_place or along_m)
     most_columns = SUMS_OF_BOTH * near // (min(mb, m) * rb) if packs_both and isinstance(m, int) else near // (mb * rb)
     if not isinstance(m, int):
         most_columns = 1 << max(most_columns, 1).bit_length() - 1
     nb = max(nr, min(TASK_COLUMNS if isinstance(m, int) else OPEN_COLUMNS, most_columns) // nr * nr)
     if isinstance(n, int):
         nb = even_blocks(max(n, 1), nb, nr)
-    splits = _splits(roles, mb, rb, nb, RESULTS_OF_BOTH * FEW_RESULTS if packs_both else FEW_RESULTS)
+    splits = _splits(roles, mb, rb, nb, FEW_RESULTS_OF_BOTH if packs_both or along_m else FEW_RESULTS)
     if splits > 1:
         share = -(-roles.depth // splits) if isinstance(roles.depth, int) else LONG
         kb, sb = _depth_blocks(roles, even_blocks(share, deepest, 1))
@@ -175,10 +184,12 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     panels = PIECE // (nr * itemsize) if panel_by_panel and _share_few_sets(roles, target, itemsize) else 1
     ahead = _ahead(roles, target, itemsize, nr, rb * -(-mb // mr), rhs_in_place) if panels == 1 else 0
     chain = max(1, CHAIN // kb) if lhs_in_place and sb > 1 else even_blocks(kb * sb, CHAIN, UNROLL)
+    later = _bytes_later(roles, target, mr, kb, itemsize) if lhs_in_place and sb > 1 else 0
     low = mr // 2 + 1 if mr > 2 and not isinstance(m, int) and (lhs_in_place or roles.rows_contiguous) else 0
     return Tiling(
-        lanes, mr, nr, tail, low, mb, rb, nb, kb, sb, splits, lhs_in_place, rhs_in_place, few_rows, ahead, chain, panels
-    )
+        lanes, mr, nr, tail, low, mb, rb, nb, kb, sb, splits, lhs_in_place, rhs_in_place, few_rows, ahead, chain, later,
+        panels,
+    )  # fmt: skip
 
 
 def block_height(roles: Roles, tiling: Tiling) -> Dim:
@@ -199,6 +210,26 @@ def _ahead(roles: Roles, target: Target, itemsize: int, nr: int, tiles: int, in_
         return 0
     lines = nr * itemsize * UNROLL // LINE if in_place in ("never", "panels") else UNROLL
     return -(-lines // tiles)
+
+
+def _bytes_later(roles: Roles, target: Target, mr: int, kb: int, itemsize: int) -> int:
+    """Bytes of lhs to fetch with each product of a tile that walks segments of `kb` products: the hardware does not see where the
+    next segment begins, and waits for every line of the first tile that reads it. Tiles along k fetch what one at the next point of
+    the axes `rows` reads, where their rows are windows that overlap or adjoin; tiles along m the line beside theirs."""
+    assert roles.lhs_steps is not None and roles.lhs_size is not None
+    size = roles.lhs_size * itemsize
+    along_m, along_k = roles.lhs_steps
+    if isinstance(size, int) and size <= target.l2 // 2:
+        return 0
+    if along_k != 1:
+        return max(along_k, 0) * itemsize
+    is_wide = (
+        kb * itemsize >= LINE
+    )  # of a line, narrow windows read little, and it is near once one of them has read it
+    if not roles.rows or not 0 < along_m <= kb or not is_wide:
+        return 0
+    each = LINE // UNROLL
+    return -(-mr * along_m * itemsize // (kb * each)) * each
 
 
 def _best_rows(m: int, most: int, vectors: int) -> int:
@@ -297,7 +328,7 @@ def _reads_lhs_in_place(roles: Roles, target: Target, mr: int, nr: int, kb: int,
     if along_m != 1:
         return False
     if roles.segments:
-        return along_k * itemsize <= FAR_IN_SEGMENTS
+        return _is_near_along_k(roles, itemsize)
     if not _fits_first_level(target, nr, itemsize):
         return True
     return kb * LINE <= target.l1 // 4 and kb <= PATIENCE * _rows_held(along_k, target.l1, itemsize)
@@ -309,14 +340,20 @@ def _fits_first_level(target: Target, nr: int, itemsize: int) -> bool:
 
 
 def _walks_lhs_along_m(roles: Roles, target: Target, nr: int, itemsize: int) -> bool:
-    """Whether lhs is read in place along m and walked in segments of a long sum: tasks have so many rows that each uses all of a
-    line, and few products at a time, so that lines stay near for the tiles that share them."""
+    """Whether lhs lies along m and is walked in segments of a long sum: tasks have so many rows that each uses all of a line, and
+    few products at a time, so that what tiles share, in place or packed, stays near."""
     steps, depth = roles.lhs_steps, roles.depth
-    if steps is None or steps[0] != 1 or steps[1] == 1 or steps[1] * itemsize > FAR_IN_SEGMENTS or roles.packed:
+    if steps is None or steps[0] != 1 or steps[1] == 1 or roles.packed:
         return False
     is_long = not isinstance(depth, int) or depth >= 2 * LONG
     is_in_segments = bool(roles.segments) and isinstance(roles.m.extent, int)
     return is_in_segments and is_long and _fits_first_level(target, nr, itemsize)
+
+
+def _is_near_along_k(roles: Roles, itemsize: int) -> bool:
+    """Whether the values of lhs that follow each other along k, in segments, are so near that it is read in place."""
+    assert roles.lhs_steps is not None
+    return roles.lhs_steps[1] * itemsize <= FAR_IN_SEGMENTS
 
 
 def _lines_beside_panel(roles: Roles, target: Target, nr: int, itemsize: int) -> int:

@@ -29,6 +29,7 @@ class Roles:
         rows_contiguous: lhs lies contiguously along k (else along m or nowhere).
         columns_contiguous: rhs lies contiguously along n (else along k or nowhere).
         lhs_steps: distances of lhs along m and k where it is one plain load with distances known when compiling.
+        lhs_size: elements of the array that lhs is read from, where it is one plain load.
         rhs_step: distance between the rows of rhs where it is one plain load, contiguous along n.
         rhs_batch: the batch axes that rhs varies along.
         packed: columns of the panels that rhs lies in already (see `pierian.compiler.lowering.operands`), else 0.
@@ -46,6 +47,7 @@ class Roles:
     rows_contiguous: bool
     columns_contiguous: bool
     lhs_steps: tuple[int, int] | None
+    lhs_size: Dim | None
     rhs_step: Dim | None
     rhs_batch: tuple[Axis, ...]
     packed: int = 0
@@ -97,6 +99,7 @@ def classify(kernel: Kernel) -> Roles:
         _is_contiguous(kernel, lhs, k.name),
         _is_contiguous(kernel, rhs, n.name) or not _is_contiguous(kernel, rhs, k.name),
         _lhs_steps(kernel, lhs, m, k, segments),
+        _lhs_size(kernel, lhs),
         _rhs_step(kernel, rhs, k, n) if not segments else None,
         tuple(axis for axis in batch if axis.name in right),
     )  # fmt: skip
@@ -160,6 +163,13 @@ def _lhs_steps(kernel: Kernel, lhs: Scalar, m: Axis, k: Axis, segments: tuple[Ax
         return None
     along_m, along_k = step(known, m.name), step(known, k.name)
     return (along_m, along_k) if isinstance(along_m, int) and isinstance(along_k, int) else None
+
+
+def _lhs_size(kernel: Kernel, lhs: Scalar) -> Dim | None:
+    if plain_load(kernel, lhs) is None:
+        return None
+    name, _ = load_parts(lhs)
+    return product(next(buffer for buffer in kernel.buffers if buffer.name == name).shape)
 
 
 def _rhs_step(kernel: Kernel, rhs: Scalar, k: Axis, n: Axis) -> Dim | None:

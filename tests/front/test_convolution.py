@@ -116,6 +116,53 @@ STRIDED = [
 ]
 
 
+# Arrays beyond the second-level cache, of which tiles fetch what later ones read.
+FAR = [
+    ((6, 65, 65, 32), (3, 3, 32, 40), (2, 2), "VALID", (1, 1), 1),
+    ((5, 62, 63, 32), (3, 3, 32, 20), (2, 2), [(0, 2), (2, 1)], (1, 1), 1),
+    ((4, 44, 50, 64), (3, 2, 64, 33), (1, 2), [(1, 1), (1, 1)], (1, 1), 1),
+    ((3, 40, 45, 130), (2, 3, 130, 17), (3, 1), "VALID", (2, 1), 1),
+    ((4, 70, 60, 48), (3, 3, 24, 32), (2, 2), [(1, 1), (1, 1)], (1, 1), 2),
+    ((9, 160, 160, 3), (5, 5, 3, 32), (2, 3), "VALID", (1, 1), 1),
+    ((7, 64, 66, 32), (4, 4, 32, 16), (4, 4), "VALID", (1, 1), 1),
+]
+
+
+@pytest.mark.parametrize("case", FAR)
+@pytest.mark.parametrize("batch_is_open", [False, True])
+def test_convolutions_of_far_arrays(case: Any, batch_is_open: bool) -> None:
+    """Results and gradients of filters, the same bits for any number of threads."""
+    shape, window, strides, padding, dilations, groups = case
+    rng = np.random.default_rng(8)
+    x, w = rng.standard_normal(shape, np.float32), rng.standard_normal(window, np.float32)
+    wanted = slow_conv(x, w, strides, padding, dilations, groups)
+    dz = rng.standard_normal(wanted.shape, np.float32)
+    wide, dw = padded(x.astype(np.float64), window, strides, dilations, padding, 0), np.zeros(window)
+    for u, v in np.ndindex(*window[:2]):
+        seen = wide[:, u * dilations[0] :: strides[0], v * dilations[1] :: strides[1]][:, : dz.shape[1], : dz.shape[2]]
+        for group in range(groups):
+            inside, outside = window[2], window[3] // groups
+            mine = slice(group * outside, (group + 1) * outside)
+            of_group = seen[..., group * inside : (group + 1) * inside]
+            dw[u, v, :, mine] = np.tensordot(of_group, dz[..., mine].astype(np.float64), ((0, 1, 2), (0, 1, 2)))
+    graph = tf.Graph()
+    with graph.as_default():
+        a = tf.placeholder("float32", (None if batch_is_open else shape[0], *shape[1:]))
+        filters = tf.placeholder("float32", window)
+        y = tf.nn.conv2d(a, filters, strides, padding, "NHWC", dilations)
+        d = tf.placeholder("float32", y.shape)
+        fetches = [tf.nn.relu(y + 1.0), tf.gradients(y, [filters], [d])[0]]
+    results = []
+    for threads in (1, 2, 3):
+        with tf.Session(graph, threads=threads) as session:
+            results.append(session.run(fetches, {a: x, filters: w, d: dz}))
+    np.testing.assert_allclose(results[0][0], np.maximum(wanted + 1, 0), atol=2e-5 * np.abs(wanted).max())
+    np.testing.assert_allclose(results[0][1], dw, atol=2e-5 * np.abs(dw).max())
+    for found in results[1:]:
+        for one, first in zip(found, results[0], strict=True):
+            np.testing.assert_array_equal(one, first)
+
+
 @pytest.mark.parametrize("case", STRIDED)
 def test_gradients_of_strided_convolutions(case: Any) -> None:
     """Sizes known, of any batch, and all open; two things done to the input's gradient; the same bits for any number of threads."""

@@ -30,13 +30,13 @@ from pierian.compiler.codegen.contraction.parts import (
 from pierian.compiler.codegen.contraction.results import Place, ResultWriter
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.writer import FALSE, NULL, TRUE, FunctionWriter, Value, i64
-from pierian.compiler.dim import Dim, ceildiv
+from pierian.compiler.dim import Dim, ceildiv, maximum
 from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.scalar import load_parts
-from pierian.compiler.schedule.contraction import UNROLL, Tiling, block_height
+from pierian.compiler.schedule.contraction import LINE, UNROLL, Tiling, block_height
 from pierian.compiler.schedule.roles import Roles
 
 # Products of lhs that are packed before those whose elements are fetched, about: whole segments, as the hardware does not see where
@@ -121,7 +121,7 @@ class BlockEmitter:
     @property
     def scratch(self) -> Dim:
         """Bytes each worker needs."""
-        return self.table_offset + (self.roles.segment_count * 8 if self.segmented else 0)
+        return self.table_offset + ((_last_segment(self.roles) + 1) * 8 if self.segmented else 0)
 
     def microkernels(self) -> list[FunctionWriter]:
         """The functions that compute tiles, one for each height and width."""
@@ -150,7 +150,7 @@ class BlockEmitter:
     def _micro(self, height: int, narrow: bool = False) -> MicroShape:
         t = self.tiling
         steps = (self.row_step, self.depth_step)
-        return MicroShape(height, t.nr, t.lanes, *steps, self.segmented, t.ahead, narrow, t.has_rows_ahead)
+        return MicroShape(height, t.nr, t.lanes, *steps, self.segmented, t.ahead, narrow, t.has_rows_ahead, t.later)
 
     def _write_table(self, scope: Scope) -> None:
         """Where the values of lhs begin for each point of the segment axes, from those of the first point on."""
@@ -194,7 +194,7 @@ class BlockEmitter:
         """All that tasks are numbered by, computed before the first; of it the blocks and the splits of each."""
         r, t = self.roles, self.tiling
         in_blocks = (ceildiv(r.m.extent, t.mb), ceildiv(r.row_count, t.rb), ceildiv(r.n.extent, t.nb))
-        for size in (*in_blocks, block_height(r, t), self.offset if self.split else 0):
+        for size in (*in_blocks, block_height(r, t), self.offset if self.split else 0, _last_segment(r)):
             scope.dim(size)
         return scope.dim(self.blocks), scope.dim(split_count(r, t))
 
@@ -287,12 +287,14 @@ class BlockEmitter:
                 values = unravel(self.outermost, w.add(block.first_point, point), self.roles.rows)
                 inside = Scope(self.frame, scope, values)
                 lhs = self._lhs_address(inside, block, part, point)
+                later = self._later(inside, block, part, point) if t.later else NULL
                 sums = self._waiting(point, column)
 
                 def tile(height: int, row: Value, point: Value = point) -> None:
                     number = w.add(w.mul(point, i64(t.mb // t.mr)), w.op("sdiv", row, i64(t.mr)))
                     fetched = self._ahead(part, number, following, gap)
-                    self._tile(inside, block, part, height, row, lhs, rhs, (fetched, gap), sums, first_column, columns)
+                    ahead = (fetched, gap, self._later_tile(block, row, lhs, later))
+                    self._tile(inside, block, part, height, row, lhs, rhs, ahead, sums, first_column, columns)
 
                 self._each_tile(block, tile)
 
@@ -335,7 +337,7 @@ class BlockEmitter:
 
     def _tile(
         self, scope: Scope, block: _Block, part: Part, height: int, row: Value, lhs: Value, rhs: tuple[Value, Value],
-        fetched: tuple[Value, Value], sums: Value, first_column: Value, columns: Value,
+        fetched: tuple[Value, Value, Value], sums: Value, first_column: Value, columns: Value,
     ) -> None:  # fmt: skip
         w, t = self.writer, self.tiling
         if self.tile_elements:
@@ -355,10 +357,12 @@ class BlockEmitter:
             depth, table, segments = part.count, w.gep(self.table, "i64", part.segment), part.segments
         else:
             depth, table, segments = w.mul(part.segments, part.count), NULL, i64(1)
-        ahead, gap = fetched
+        ahead, gap, later = fetched
         arguments = [at, *rhs, depth, i64(t.chain), tile, resume, target, distance, ahead, table, segments]
         if t.has_rows_ahead:
             arguments.append(gap)
+        if t.later:
+            arguments.append(later)
         wide = w.cmp("icmp sgt", columns, i64(t.lanes)) if self.has_narrow else TRUE
         for narrow, chosen in ((False, wide), (True, w.negated(wide))):
             if chosen != FALSE:
@@ -387,6 +391,36 @@ class BlockEmitter:
             return w.gep(following, self.dtype.llvm, w.mul(rows, gap))
         products = w.mul(part.segments, part.count)
         return w.gep(following, "i8", w.mul(w.mul(tile, products), i64(ahead_bytes(self._micro(t.mr)))))
+
+    def _later(self, scope: Scope, block: _Block, part: Part, point: Value) -> Value:
+        """Where the values of lhs begin for the block's first row at the next point: of this block or the next one; where tiles lie
+        along m, after the block's last that of the next part."""
+        w, r = self.writer, self.roles
+        assert r.lhs_steps is not None
+        following = w.add(point, i64(1))
+        onward = i64(0)
+        if r.lhs_steps[1] != 1:
+            ends = w.cmp("icmp sge", following, block.points)
+            following = w.select(ends, i64(0), following)
+            segment = w.minimum(w.add(part.segment, part.segments), self.outermost.dim(_last_segment(r)))
+            here, there = (w.load(w.gep(self.table, "i64", at), "i64", 8) for at in (part.segment, segment))
+            onward = w.select(ends, w.sub(there, here), i64(0))
+        rows = unravel(self.outermost, w.add(block.first_point, following), r.rows)
+        first = self._lhs_address(Scope(self.frame, scope, rows), block, part, following)
+        return w.gep(first, self.dtype.llvm, onward)
+
+    def _later_tile(self, block: _Block, row: Value, lhs: Value, later: Value) -> Value:
+        """What is fetched for a later tile by the one from row `row` on."""
+        w, r, t = self.writer, self.roles, self.tiling
+        if not t.later:
+            return NULL
+        assert r.lhs_steps is not None
+        element = self.dtype.llvm
+        if r.lhs_steps[1] == 1:
+            return w.gep(later, element, w.mul(row, i64(self.row_step)))
+        beside = w.add(row, i64(LINE // self.dtype.itemsize))
+        is_here = w.cmp("icmp slt", beside, block.height)
+        return w.gep(w.select(is_here, lhs, later), element, w.select(is_here, beside, w.sub(beside, block.height)))
 
     def _following(self, block: _Block, part: Part, first_column: Value, last: Value) -> Value:
         """The packed panel read after the one at `first_column`: beside it, or after the block's last the first of the next part."""
@@ -463,6 +497,10 @@ class BlockEmitter:
         if self.in_place is not None:
             use = w.op("and", use, self.in_place)
         return w.select(use, direct, packed), w.select(use, stride, i64(t.nr))
+
+
+def _last_segment(roles: Roles) -> Dim:
+    return maximum(roles.segment_count, 1) - 1
 
 
 def _aligned(size: int) -> int:

@@ -131,8 +131,9 @@ def _note(roles: Roles, tiling: Tiling, winograd: Winograd | None) -> str:
     block = f"{t.rb} x {t.mb}" if r.rows else f"{t.mb}"
     refused = f"; winograd would take {winograd.share:.2f} of the time" if winograd else ""
     splits = f"; sums in up to {t.splits} splits" if t.splits > 1 else ""
+    later = "; lines of lhs are fetched for later tiles" if t.later else ""
     chains = f"chains of {t.chain}{' segments' if t.lhs_in_place and t.sb > 1 else ''}"
     return (
         f"contraction {rows} x {r.n.extent} x {depth}, tile {t.mr}{low} x {t.nr}, block {block} x {t.nb} x {t.part} in {chains}, "
-        f"lhs {lhs}, rhs {rhs}{splits}{refused}"
+        f"lhs {lhs}, rhs {rhs}{splits}{later}{refused}"
     )

@@ -1,7 +1,7 @@
 """The register tile: `mr` rows by `nr` columns of sums of products, all in vector registers.
 
     void MICRO(ptr lhs, ptr rhs, i64 stride, i64 depth, i64 chain, ptr held, i1 resume, ptr target, i64 row, ptr ahead,
-               ptr offsets, i64 segments[, i64 gap])
+               ptr offsets, i64 segments[, i64 gap][, ptr later])
 
 Distances of lhs along the tile's rows and along k are fixed at compile time; `rhs` starts at the tile's first column with `stride`
 elements from row to row. Products are added up in chains: each of `chain` products begins at zero and is added to the tile when it
@@ -10,7 +10,7 @@ the tile goes on from `held`, in row-major order; the results go to `target`, `r
 more, or the matrix itself. `held` is overwritten. `ahead` is memory that will be read next: some of its cache lines are fetched
 with every few products, those of rows `gap` elements apart where it is no packed panel. A segmented tile sums `segments` times
 `depth` products, `chain` segments at a time: the values of lhs for segment s begin `offsets[s]` elements after `lhs`, those of rhs
-follow each other.
+follow each other. `later` is where the values of lhs for another tile begin, of which lines are fetched likewise.
 """
 
 from __future__ import annotations
@@ -35,15 +35,10 @@ class MicroShape:
         lanes: elements of a vector.
         row_step, depth_step: element (i, k) of lhs lies at `i * row_step + k * depth_step`.
         segmented: whether lhs comes in segments.
-        whole = f.add(begin, f.op("and", f.sub(end, begin), i64(-self.turn))) if self.turn > 1 else end
-        with f.loop(begin, whole, self.turn, sums, strided=True) as loop:
-            self._fetch(ahead, loop.index)
-            loop.next = self._steps(self.turn, lhs, rhs, loop.index, loop.carried)
-        if self.turn == 1:
-            return loop.results
-        with f.loop(whole, end, 1, loop.results, strided=True) as rest:
+        ahead: lines of `ahead` that are fetched with every `UNROLL` products, or rows where they lie apart.
         narrow: whether only the first vector of each row is wanted; the tile in memory has room for all.
         apart: whether what is fetched lies in rows apart.
+        later: bytes of `later` that go with each product; 0 where nothing is fetched of it.
     """
 
     rows: int
@@ -55,12 +50,13 @@ class MicroShape:
     ahead: int = 0
     narrow: bool = False
     apart: bool = False
+    later: int = 0
 
 
 def micro_name(dtype: DType, shape: MicroShape) -> str:
     """What the function for a shape is called in every module."""
     kind = ("segmented" if shape.segmented else "micro") + "_narrow" * shape.narrow + "_apart" * shape.apart
-    steps = f"{shape.row_step}_{shape.depth_step}_{shape.ahead}"
+    steps = f"{shape.row_step}_{shape.depth_step}_{shape.ahead}_{shape.later}"
     return f"pierian_{kind}_{dtype}_{shape.rows}x{shape.columns}_{shape.lanes}_{steps}"
 
 
@@ -83,7 +79,7 @@ class _MicroEmitter:
             [
                 ("lhs", "ptr"), ("rhs", "ptr"), ("stride", "i64"), ("depth", "i64"), ("chain", "i64"), ("held", "ptr"),
                 ("resume", "i1"), ("target", "ptr"), ("row", "i64"), ("ahead", "ptr"), ("offsets", "ptr"), ("segments", "i64"),
-                *([("gap", "i64")] if shape.apart else []),
+                *([("gap", "i64")] if shape.apart else []), *([("later", "ptr")] if shape.later else []),
             ],
         )  # fmt: skip
         self.dtype = dtype
@@ -116,7 +112,7 @@ class _MicroEmitter:
     def _fresh(self, begin: Value, end: Value) -> list[Value]:
         """The sums of some products."""
         f = self.f
-        return self._products(f.arg("lhs"), f.arg("rhs"), f.arg("ahead"), begin, end, self._zeros())
+        return self._products(f.arg("lhs"), f.arg("rhs"), f.arg("ahead"), None, begin, end, self._zeros())
 
     def _segments(self, begin: Value, end: Value) -> list[Value]:
         """The sums over some segments."""
@@ -127,7 +123,8 @@ class _MicroEmitter:
             before = f.mul(segment.index, depth)
             rhs = f.gep(f.arg("rhs"), element, f.mul(before, self.stride))
             ahead = f.gep(f.arg("ahead"), "i8", f.mul(before, i64(self.ahead_step)))
-            segment.next = self._products(lhs, rhs, ahead, i64(0), depth, segment.carried)
+            later = f.gep(f.arg("later"), element, offset) if self.shape.later else None
+            segment.next = self._products(lhs, rhs, ahead, later, i64(0), depth, segment.carried)
         return segment.results
 
     def _store(self, sums: list[Value], last: Value) -> None:
@@ -165,12 +162,14 @@ class _MicroEmitter:
         return [f.phi(one.type, [(one, fresh), (total, add)]) for one, total in zip(sums, totals, strict=True)]
 
     def _products(
-        self, lhs: Value, rhs: Value, ahead: Value, begin: Value, end: Value, sums: list[Value]
+        self, lhs: Value, rhs: Value, ahead: Value, later: Value | None, begin: Value, end: Value, sums: list[Value]
     ) -> list[Value]:
         f = self.f
         whole = f.add(begin, f.op("and", f.sub(end, begin), i64(-self.turn))) if self.turn > 1 else end
         with f.loop(begin, whole, self.turn, sums, strided=True) as loop:
             self._fetch(ahead, loop.index)
+            if later is not None:
+                self._fetch_later(later, loop.index)
             loop.next = self._steps(self.turn, lhs, rhs, loop.index, loop.carried)
         if self.turn == 1:
             return loop.results
@@ -191,6 +190,13 @@ class _MicroEmitter:
             for end in range(min(LINE, shape.columns * size), shape.columns * size + 1, LINE):
                 # Each line's last byte: where rows do not begin with a line, the first one was the end of the panel before.
                 f.prefetch(f.gep(f.gep(row, self.dtype.llvm, f.mul(gap, i64(turn))), "i8", i64(end - 1)))
+
+    def _fetch_later(self, later: Value, at: Value) -> None:
+        """The lines of `later` that go with the products of a turn from `at` on."""
+        f, size = self.f, self.shape.later
+        apart = max(size, LINE)
+        for line in range(-(-size * self.turn // apart)):
+            f.prefetch(f.gep(later, "i8", f.add(f.mul(at, i64(size)), i64(line * apart))))
 
     def _steps(self, count: int, lhs: Value, rhs: Value, at: Value, carried: list[Value]) -> list[Value]:
         f, shape, element = self.f, self.shape, self.dtype.llvm
