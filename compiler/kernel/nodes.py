@@ -149,6 +149,10 @@ class Kernel:
     parallel: int = 0
     local: tuple[Buffer, ...] = ()
 
+    def buffer(self, name: str) -> Buffer:
+        """The parameter of that name."""
+        return next(buffer for buffer in self.buffers if buffer.name == name)
+
     @property
     def outputs(self) -> frozenset[str]:
         """Names of the parameters the kernel stores to."""

@@ -61,7 +61,7 @@ def pack_constants(program: Program, target: Target) -> None:
     """Replace, in place, every constant that a contraction reads as its right operand by packed panels."""
     packed: dict[tuple[Any, ...], str] = {}
     for launch in launches(program.steps):
-        if all(_data(program, name) is None for name in launch.buffers):
+        if all(program.buffers[program.base(name)].kind != "constant" for name in launch.buffers):
             continue
         winograd = find_winograd(launch.kernel, target)
         if winograd is not None and winograd.pays:

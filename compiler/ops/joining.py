@@ -25,7 +25,7 @@ from pierian.compiler.shape import (
 )  # fmt: skip
 
 # Along an axis of a whole: where the first element of a part lies, and how far apart its elements do.
-Piece = tuple[Dim, int]
+Place = tuple[Dim, int]
 
 
 @operator(promote="common")
@@ -107,7 +107,7 @@ def _concat_lower(k: Any, node: Node, index: Any) -> Scalar:
 
 
 @concat.pieces
-def _concat_pieces(*types: TensorType, axis: int) -> list[tuple[Piece, ...]]:
+def _concat_pieces(*types: TensorType, axis: int) -> list[tuple[Place, ...]]:
     starts: list[Dim] = [0]
     for type_ in types[:-1]:
         starts.append(starts[-1] + type_.shape[axis])
@@ -185,7 +185,7 @@ def _interleave_lower(k: Any, node: Node, index: Any) -> Scalar:
 
 
 @interleave.pieces
-def _interleave_pieces(*types: TensorType, shape: Any, counts: Any) -> list[tuple[Piece, ...]]:
+def _interleave_pieces(*types: TensorType, shape: Any, counts: Any) -> list[tuple[Place, ...]]:
     return [tuple(zip(turn, counts, strict=True)) for turn in residues(counts)]
 
 

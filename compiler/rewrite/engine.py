@@ -110,7 +110,7 @@ def _take_out(graph: Graph, replaced: Node) -> list[Node]:
     stack = [replaced]
     while stack:
         node = stack.pop()
-        is_kept = node.op.stateful or node.op.name == "placeholder" or any(value.uses for value in node.outputs)
+        is_kept = node.op.stateful or any(value.uses for value in node.outputs)
         if node.graph is not graph or is_kept:
             continue
         inputs = node.inputs

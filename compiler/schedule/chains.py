@@ -20,10 +20,10 @@ from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Product, Reduce, Statement, Store
 from pierian.compiler.kernel.scalar import Scalar
-from pierian.compiler.schedule.contraction import CHAIN, LINE, UNROLL
+from pierian.compiler.schedule.contraction import CHAIN, UNROLL
 from pierian.compiler.schedule.roles import Roles, classify
 from pierian.compiler.schedule.rows import cost, replace_expression
-from pierian.compiler.target.features import Target
+from pierian.compiler.target.features import CACHE_LINE, Target
 
 # Columns of scores in one block of a softmax: as many as keep the second product's sums long in registers.
 COLUMNS = 512
@@ -373,7 +373,7 @@ def choose_blocks(chain: Chain, target: Target) -> Blocks:
     online = not chain.needs_rows and (masked or not (isinstance(columns, int) and columns <= width))
     size = columns * (chain.first.depth + n) * dtype.itemsize
     near = isinstance(size, int) and size <= target.l2 // 2
-    ahead = 0 if near else -(-nr * dtype.itemsize * UNROLL // LINE // (rows // mr))
+    ahead = 0 if near else -(-nr * dtype.itemsize * UNROLL // CACHE_LINE // (rows // mr))
     return Blocks(lanes, mr, m % mr if isinstance(m, int) else 0, nr, nv, rows, width, online, ahead)
 
 

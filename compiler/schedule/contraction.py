@@ -7,12 +7,10 @@ import math
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum
 from pierian.compiler.frozen import frozen
 from pierian.compiler.schedule.roles import Roles
-from pierian.compiler.target.features import Target
+from pierian.compiler.target.features import CACHE_LINE, Target
 
 # Products that a microkernel of few sums adds up in one turn of its loop, and those for which lines are fetched together.
 UNROLL = 4
-# Bytes of a cache line.
-LINE = 64
 # Rows up to which rhs is read in place, and so much of k at a time that a panel stays in the second-level cache; products with more
 # rows pay for packing it. So do those with fewer where the rows of a panel share too few sets of the cache. An open number of rows
 # counts as few: the more there are, the less it matters.
@@ -208,7 +206,7 @@ def _ahead(roles: Roles, target: Target, itemsize: int, nr: int, tiles: int, in_
         return 0
     if in_place == "panel by panel" and roles.rhs_step is None:
         return 0
-    lines = nr * itemsize * UNROLL // LINE if in_place in ("never", "panels") else UNROLL
+    lines = nr * itemsize * UNROLL // CACHE_LINE if in_place in ("never", "panels") else UNROLL
     return -(-lines // tiles)
 
 
@@ -223,12 +221,10 @@ def _bytes_later(roles: Roles, target: Target, mr: int, kb: int, itemsize: int) 
         return 0
     if along_k != 1:
         return max(along_k, 0) * itemsize
-    is_wide = (
-        kb * itemsize >= LINE
-    )  # of a line, narrow windows read little, and it is near once one of them has read it
-    if not roles.rows or not 0 < along_m <= kb or not is_wide:
+    # Of a line, windows narrower than it read little, and it is near once one of them has read it.
+    if not roles.rows or not 0 < along_m <= kb or kb * itemsize < CACHE_LINE:
         return 0
-    each = LINE // UNROLL
+    each = CACHE_LINE // UNROLL
     return -(-mr * along_m * itemsize // (kb * each)) * each
 
 
@@ -331,7 +327,7 @@ def _reads_lhs_in_place(roles: Roles, target: Target, mr: int, nr: int, kb: int,
         return _is_near_along_k(roles, itemsize)
     if not _fits_first_level(target, nr, itemsize):
         return True
-    return kb * LINE <= target.l1 // 4 and kb <= PATIENCE * _rows_held(along_k, target.l1, itemsize)
+    return kb * CACHE_LINE <= target.l1 // 4 and kb <= PATIENCE * _rows_held(along_k, target.l1, itemsize)
 
 
 def _fits_first_level(target: Target, nr: int, itemsize: int) -> bool:

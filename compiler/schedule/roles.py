@@ -128,7 +128,7 @@ def _packed_columns(kernel: Kernel, roles: Roles) -> int:
     if roles.rhs.op != "load":
         return 0
     name, indices = load_parts(roles.rhs)
-    shape = next(buffer for buffer in kernel.buffers if buffer.name == name).shape
+    shape = kernel.buffer(name).shape
     columns = shape[-1] if shape else 0
     is_packed = isinstance(columns, int) and columns > 1 and indices == packed_indices(roles, columns)
     return columns if is_packed and isinstance(columns, int) else 0
@@ -150,7 +150,7 @@ def plain_load(kernel: Kernel, operand: Scalar) -> Dim | None:
     if operand.op != "load":
         return None
     name, indices = load_parts(operand)
-    buffer = next(buffer for buffer in kernel.buffers if buffer.name == name)
+    buffer = kernel.buffer(name)
     if buffer.dtype is not operand.dtype:
         return None
     where = address(buffer, indices)
@@ -169,7 +169,7 @@ def _lhs_size(kernel: Kernel, lhs: Scalar) -> Dim | None:
     if plain_load(kernel, lhs) is None:
         return None
     name, _ = load_parts(lhs)
-    return product(next(buffer for buffer in kernel.buffers if buffer.name == name).shape)
+    return product(kernel.buffer(name).shape)
 
 
 def _rhs_step(kernel: Kernel, rhs: Scalar, k: Axis, n: Axis) -> Dim | None:

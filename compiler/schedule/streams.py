@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pierian.compiler.dim import Dim, are_positive, ceildiv, product
 from pierian.compiler.frozen import frozen
-from pierian.compiler.schedule.contraction import LINE
 from pierian.compiler.schedule.roles import Roles
-from pierian.compiler.target.features import Target
+from pierian.compiler.target.features import CACHE_LINE, Target
 
 # Rows of results up to which rhs is read so: with so many reading it takes longer than multiplying; and with those where vectors are
 # narrow, for which panels would have to be packed in the first-level cache (Zen 3: half to nine tenths of the time).
@@ -75,7 +74,7 @@ def choose_stream(roles: Roles, target: Target) -> Stream | None:
     if step is None or k == 0 or roles.rows or roles.segments or roles.packed:
         return None
     rows = m if isinstance(m, int) else 1
-    if not 0 < rows <= (MOST_ROWS_OF_NARROW if target.vector_bytes < LINE else MOST_ROWS):
+    if not 0 < rows <= (MOST_ROWS_OF_NARROW if target.vector_bytes < CACHE_LINE else MOST_ROWS):
         return None
     itemsize = roles.reduce.value.dtype.itemsize
     lanes = target.lanes(8 * itemsize)
@@ -89,4 +88,4 @@ def choose_stream(roles: Roles, target: Target) -> Stream | None:
     # Many rows are many streams from memory, as long as their values of lhs and the sums stay in registers.
     group = MOST_STREAMS if rows <= 2 and (MOST_STREAMS + 1) * rows < target.vector_registers else MOST_STREAMS // 2
     chain = min(k, STREAM_CHAIN) if isinstance(k, int) else STREAM_CHAIN
-    return Stream(rows, n, k, lanes, group, stripe, chain, ceildiv(n, lanes) * lanes, stripe + LINE // itemsize)
+    return Stream(rows, n, k, lanes, group, stripe, chain, ceildiv(n, lanes) * lanes, stripe + CACHE_LINE // itemsize)

@@ -24,8 +24,8 @@ from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Store
 from pierian.compiler.kernel.scalar import Scalar, load_parts, postorder
-from pierian.compiler.schedule.contraction import ENOUGH_TASKS, LINE, UNROLL, even_blocks
-from pierian.compiler.target.features import Target
+from pierian.compiler.schedule.contraction import ENOUGH_TASKS, UNROLL, even_blocks
+from pierian.compiler.target.features import CACHE_LINE, Target
 
 Array = np.ndarray[Any, Any]
 
@@ -292,7 +292,7 @@ def _with_blocks(found: Winograd, target: Target) -> Winograd:
         mb = min(mr * MOST_TURNS if once else mb, whole)
         while once and mb > 2 * mr and -(-tiles // mb) * found.panels < ENOUGH_TASKS:
             mb -= mr
-    ahead = 0 if is_near else -(-nr * itemsize * UNROLL // LINE // (mb // mr))
+    ahead = 0 if is_near else -(-nr * itemsize * UNROLL // CACHE_LINE // (mb // mr))
     found = replace(found, mb=mb, once=once, ahead=ahead)
     return replace(found, share=_share(found, itemsize, is_near))
 

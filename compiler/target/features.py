@@ -7,6 +7,9 @@ import platform
 
 from pierian.compiler.frozen import frozen
 
+# Bytes that memory and caches move at once.
+CACHE_LINE = 64
+
 
 @frozen
 class Target:

@@ -36,8 +36,9 @@ from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel
 from pierian.compiler.kernel.scalar import load_parts
-from pierian.compiler.schedule.contraction import LINE, UNROLL, Tiling, block_height
+from pierian.compiler.schedule.contraction import UNROLL, Tiling, block_height
 from pierian.compiler.schedule.roles import Roles
+from pierian.compiler.target.features import CACHE_LINE
 
 # Products of lhs that are packed before those whose elements are fetched, about: whole segments, as the hardware does not see where
 # the next one begins.
@@ -418,7 +419,7 @@ class BlockEmitter:
         element = self.dtype.llvm
         if r.lhs_steps[1] == 1:
             return w.gep(later, element, w.mul(row, i64(self.row_step)))
-        beside = w.add(row, i64(LINE // self.dtype.itemsize))
+        beside = w.add(row, i64(CACHE_LINE // self.dtype.itemsize))
         is_here = w.cmp("icmp slt", beside, block.height)
         return w.gep(w.select(is_here, lhs, later), element, w.select(is_here, beside, w.sub(beside, block.height)))
 

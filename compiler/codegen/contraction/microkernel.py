@@ -20,7 +20,8 @@ import functools
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.dtype import DType
 from pierian.compiler.frozen import frozen
-from pierian.compiler.schedule.contraction import LINE, UNROLL
+from pierian.compiler.schedule.contraction import UNROLL
+from pierian.compiler.target.features import CACHE_LINE
 
 # Vectors of sums from which the loop around them costs nothing.
 MANY_SUMS = 16
@@ -62,7 +63,7 @@ def micro_name(dtype: DType, shape: MicroShape) -> str:
 
 def ahead_bytes(shape: MicroShape) -> int:
     """Bytes of `ahead` that a tile fetches for each of its products, where they follow each other."""
-    return shape.ahead * LINE // UNROLL
+    return shape.ahead * CACHE_LINE // UNROLL
 
 
 @functools.lru_cache(maxsize=64)
@@ -144,7 +145,7 @@ class _MicroEmitter:
         """Stores wait for lines that are far away; these are on their way while the sums are computed."""
         f, dtype = self.f, self.dtype
         for i, j in self.cells:
-            if j * dtype.itemsize * self.shape.lanes % LINE == 0:
+            if j * dtype.itemsize * self.shape.lanes % CACHE_LINE == 0:
                 at = f.add(f.mul(f.arg("row"), i64(i)), i64(j * self.shape.lanes))
                 f.prefetch(f.gep(f.arg("target"), dtype.llvm, at), for_writing=True)
 
@@ -181,20 +182,20 @@ class _MicroEmitter:
         """What is fetched of `ahead` with the products of a turn from `at` on; where turns are short, the same more than once."""
         f, shape, size = self.f, self.shape, self.dtype.itemsize
         if not shape.apart:
-            for line in range(-(-self.ahead_step * self.turn // LINE)):
-                f.prefetch(f.gep(ahead, "i8", f.add(f.mul(at, i64(self.ahead_step)), i64(line * LINE))))
+            for line in range(-(-self.ahead_step * self.turn // CACHE_LINE)):
+                f.prefetch(f.gep(ahead, "i8", f.add(f.mul(at, i64(self.ahead_step)), i64(line * CACHE_LINE))))
             return
         gap = f.arg("gap")
         row = f.gep(ahead, self.dtype.llvm, f.mul(f.op("udiv", f.mul(at, i64(shape.ahead)), i64(UNROLL)), gap))
         for turn in range(-(-shape.ahead * self.turn // UNROLL)):
-            for end in range(min(LINE, shape.columns * size), shape.columns * size + 1, LINE):
+            for end in range(min(CACHE_LINE, shape.columns * size), shape.columns * size + 1, CACHE_LINE):
                 # Each line's last byte: where rows do not begin with a line, the first one was the end of the panel before.
                 f.prefetch(f.gep(f.gep(row, self.dtype.llvm, f.mul(gap, i64(turn))), "i8", i64(end - 1)))
 
     def _fetch_later(self, later: Value, at: Value) -> None:
         """The lines of `later` that go with the products of a turn from `at` on."""
         f, size = self.f, self.shape.later
-        apart = max(size, LINE)
+        apart = max(size, CACHE_LINE)
         for line in range(-(-size * self.turn // apart)):
             f.prefetch(f.gep(later, "i8", f.add(f.mul(at, i64(size)), i64(line * apart))))
 

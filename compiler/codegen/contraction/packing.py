@@ -12,8 +12,8 @@ from pierian.compiler.codegen.transpose import turn_name
 from pierian.compiler.codegen.writer import Value, i64
 from pierian.compiler.kernel.nodes import Axis
 from pierian.compiler.kernel.scalar import Scalar
-from pierian.compiler.schedule.contraction import LINE
 from pierian.compiler.schedule.roles import Roles
+from pierian.compiler.target.features import CACHE_LINE
 
 # Rows that are fetched before their turn: each begins where the hardware does not expect it. Those of panels are read in pieces, and
 # those that are transposed many at a time, a square's width of each.
@@ -172,7 +172,7 @@ def _pack_vectors(
         if left is not None:
             inside.mask = inside.tail_mask(i64(offset), left)
         writer.store(inside.vector(operand), writer.gep(start, operand.dtype.llvm, i64(offset)), operand.dtype.itemsize)
-        if operand.op == "load" and offset * operand.dtype.itemsize % LINE == 0:
+        if operand.op == "load" and offset * operand.dtype.itemsize % CACHE_LINE == 0:
             Scope(line.frame, later, {axis.name: at}).prefetch(operand)
 
 

@@ -13,8 +13,9 @@ from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.nodes import Kernel, Store
 from pierian.compiler.kernel.scalar import Scalar
-from pierian.compiler.schedule.contraction import LINE, Tiling
+from pierian.compiler.schedule.contraction import Tiling
 from pierian.compiler.schedule.roles import Roles
+from pierian.compiler.target.features import CACHE_LINE
 
 
 @frozen
@@ -126,7 +127,7 @@ class ResultWriter:
         w, r, t = self.writer, self.roles, self.tiling
         element = self.dtype.llvm
         zero = constant(0, element, t.lanes)
-        exact = t.lanes * self.dtype.itemsize < LINE and self._is_whole(height)
+        exact = t.lanes * self.dtype.itemsize < CACHE_LINE and self._is_whole(height)
         for top in range(0, height, t.lanes):
             stored = min(t.lanes, height - top)
             full = (exact or place.rows.text == str(height)) and stored == t.lanes

@@ -17,9 +17,9 @@ from pierian.compiler.dim import Dim, ceildiv
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel, Store
-from pierian.compiler.schedule.contraction import LINE
 from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.schedule.streams import Stream
+from pierian.compiler.target.features import CACHE_LINE
 
 # Results that one task of the second phase stores.
 FINISHED = 2048
@@ -154,7 +154,8 @@ class _Emitter:
         for begin, limit, masked in self._pieces(first, end):
             with w.loop(begin, limit, s.lanes) as column:
                 at = column.index
-                if s.lanes * self.dtype.itemsize >= LINE:  # narrower vectors would ask for each line more than once
+                # Narrower vectors would ask for each line more than once.
+                if s.lanes * self.dtype.itemsize >= CACHE_LINE:
                     Scope(self.frame, following, {r.n.name: at}).prefetch(r.rhs)
                 right = []
                 for point in points:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pierian.compiler.codegen.evaluate import Scope
-from pierian.compiler.codegen.loops.plan import CACHE_LINE
 from pierian.compiler.codegen.writer import Value, i64
 from pierian.compiler.dim import product
 from pierian.compiler.kernel import scalar as ir
@@ -17,7 +16,7 @@ from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel
 from pierian.compiler.kernel.scalar import Scalar, load_parts
-from pierian.compiler.target.features import Target
+from pierian.compiler.target.features import CACHE_LINE, Target
 
 # Rows between the one that is asked for and the one that is copied. Measured on Zen 3 with rows of 256 bytes from 25 MB: 8192 of
 # them take 0.8 of the time with 8 or 16, and 0.9 with 4 or 32; 65536 of them 0.4 to 0.5.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pierian.compiler.codegen.evaluate import Scope
-from pierian.compiler.codegen.loops.plan import CACHE_LINE
 from pierian.compiler.codegen.streaming import overflows
 from pierian.compiler.codegen.writer import Value, i64
 from pierian.compiler.cost import kernel_bytes
@@ -21,7 +20,7 @@ from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel, Statement, Store
 from pierian.compiler.kernel.scalar import Index, load_parts
 from pierian.compiler.schedule.rows import cost_of, groups
-from pierian.compiler.target.features import Target
+from pierian.compiler.target.features import CACHE_LINE, Target
 
 # Bytes of an array from the row that is walked to the one that is asked for, at least. Measured on Zen 3 with rows of 1 KB: 2 to
 # 8 KB save 10 to 20 % of the time, 1 KB nothing.
@@ -82,7 +81,7 @@ def accesses_worth_asking(kernel: Kernel, target: Target, streamed: frozenset[st
         return ()
     row = product([axis.extent for axis in passes[0][0].axes])
     accesses = tuple(_accesses(kernel, passes, streamed, overflows(kernel, target)))
-    width = sum(_itemsize(kernel, access) for access in accesses)
+    width = sum(kernel.buffer(access.buffer).dtype.itemsize for access in accesses)
     return accesses if isinstance(row, int) and 2 * row * width <= target.l2 else ()
 
 
@@ -99,7 +98,7 @@ def next_rows(kernel: Kernel, accesses: Sequence[Access], together: int, depende
     passes = [group for group in groups(kernel.body) if group[0].axes]
     row = product([axis.extent for axis in passes[0][0].axes])
     assert isinstance(row, int)
-    turn = max(1, together * row * max(_itemsize(kernel, access) for access in accesses))
+    turn = max(1, together * row * max(kernel.buffer(access.buffer).dtype.itemsize for access in accesses))
     ahead = together * -(-_AHEAD // turn)
     busiest = max(passes[1:], key=lambda group: _work(group, dependencies))
     return NextRows(tuple(accesses), kernel.axes[-1].name, ahead, busiest[0])
@@ -109,7 +108,6 @@ def _accesses(
     kernel: Kernel, passes: Sequence[Sequence[Statement]], streamed: frozenset[str], stores: bool
 ) -> Iterator[Access]:
     """What the passes read and, with `stores`, write of each row, once for each buffer, but for stores past the caches."""
-    buffers = {buffer.name: buffer for buffer in kernel.buffers}
     seen = set(streamed)
     for statement in (one for group in passes for one in group):
         loads = (load_parts(node) for node in ir.postorder([statement.value]) if node.op == "load")
@@ -117,15 +115,11 @@ def _accesses(
         if stores and isinstance(statement, Store):
             found.append((statement.buffer, statement.indices, True))
         for name, indices, is_store in found:
-            where, along = address(buffers[name], indices), statement.axes[-1].name
+            where, along = address(kernel.buffer(name), indices), statement.axes[-1].name
             moves = step(where.known, kernel.axes[-1].name) != 0
             if name not in seen and not where.computed and moves and step(where.known, along) == 1:
                 seen.add(name)
                 yield Access(name, indices, along, is_store)
-
-
-def _itemsize(kernel: Kernel, access: Access) -> int:
-    return next(buffer.dtype.itemsize for buffer in kernel.buffers if buffer.name == access.buffer)
 
 
 def _work(group: Sequence[Statement], dependencies: Dependencies) -> int:

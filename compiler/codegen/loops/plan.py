@@ -13,7 +13,7 @@ from pierian.compiler.kernel.access import Address, address, lane_step, step
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Store
 from pierian.compiler.kernel.scalar import Scalar, load_parts
 from pierian.compiler.schedule.rows import cost, groups
-from pierian.compiler.target.features import Target
+from pierian.compiler.target.features import CACHE_LINE, Target
 
 # Elements of work in one task; smaller kernels stay on the calling thread. Measured on two Zen 4 cores: with two threads 2 us of
 # work take 2.2 us, 4 us take 3.6, 8 us take 5.2; two tasks are 3.1 us of additions in cache, 6.7 us of exponentials.
@@ -62,8 +62,6 @@ LONG_ARRAY = 1 << 18
 # which was found faster there (Zen 4) for stripes of columns.
 STREAMS = 4
 LONG_STREAM = 1 << 12
-# Bytes that memory and caches move at once.
-CACHE_LINE = 64
 # Vectors up to which short reductions of known size, such as windows, are written out point by point.
 UNROLLED = 160
 

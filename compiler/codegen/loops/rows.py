@@ -9,14 +9,7 @@ from pierian.compiler.codegen.abi import PHASE_PARAMETERS, Phase
 from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope, first_point, next_point, unravel
 from pierian.compiler.codegen.loops.next_rows import accesses_worth_asking, has_short_rows, next_rows
-from pierian.compiler.codegen.loops.plan import (
-    CACHE_LINE,
-    GRAIN,
-    LONG_STREAM,
-    STREAMS,
-    STRETCH,
-    Plan,
-)
+from pierian.compiler.codegen.loops.plan import GRAIN, LONG_STREAM, STREAMS, STRETCH, Plan
 from pierian.compiler.codegen.side_by_side import evaluate_together
 from pierian.compiler.codegen.streaming import overflows, streamed_buffers, write_both_ways
 from pierian.compiler.codegen.writer import TRUE, FunctionWriter, Value, constant, element_of, i64, is_literal, like
@@ -28,7 +21,7 @@ from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Statement, Store
 from pierian.compiler.schedule.kept import SIDE, keep_between_passes
 from pierian.compiler.schedule.rows import cost, groups
-from pierian.compiler.target.features import Target
+from pierian.compiler.target.features import CACHE_LINE, Target
 
 
 class RowEmitter:

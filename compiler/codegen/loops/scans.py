@@ -33,7 +33,7 @@ def emit_scan(kernel: Kernel, name: str, target: Target) -> KernelCode:
     kernel = expand_kernel(kernel, target.isa)
     (scan,) = kernel.body
     assert isinstance(scan, Scan)
-    buffer = next(b for b in kernel.buffers if b.name == scan.buffer)
+    buffer = kernel.buffer(scan.buffer)
     known = address(buffer, scan.indices).known
     lanes = target.lanes(scan.value.dtype.bits)
     across = next((axis for axis in reversed(kernel.axes) if step(known, axis.name) == 1 and axis.extent != 1), None)
