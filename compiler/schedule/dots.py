@@ -15,7 +15,7 @@ from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel
 from pierian.compiler.schedule.contraction import CHAIN, FEW_ROWS
 from pierian.compiler.schedule.roles import Roles, plain_load
-from pierian.compiler.target.features import Target
+from pierian.compiler.target.features import CACHE_LINE, Target
 
 # Rows of lhs, at most: more of them would not stay near.
 MOST_ROWS = 64
@@ -34,10 +34,13 @@ TASK_COLUMNS = 512
 FEW_TASKS = 4
 # Products of one row between two visits of its sums, at least.
 SHORTEST_PART = 512
-# Bytes of columns that are one stream, and of those that the hardware follows by itself before they end: there fetching ahead takes
-# a seventh longer.
-ONE_STREAM = 256
+# Bytes of columns that are worth a stream of their own from the last cache: shorter ones cost more to store one by one than to wait
+# for (Zen 3).
+SHORT_STREAM = 256
+# Bytes that the hardware follows by itself before they end: there fetching ahead takes a seventh longer.
 FOLLOWED = 1024
+# Tiles of rows that pass over the same columns, at most, for columns far apart: while more of them do, the hardware fetches nothing.
+FEW_TILES = 2
 # The size that a choice is made for where one is open, and the products of a sum from which open ones may be chosen.
 OPEN_SIZE = 1024
 DEEP = 64
@@ -55,6 +58,8 @@ class Dots:
         most: rows up to which this pays.
         part: products between two visits of a sum; each lane adds up a chain of them.
         task: columns in a task, a multiple of those in a tile.
+        abreast: the columns of a tile lie far apart in a task, so that each is a stream that runs on from tile to tile; else they
+            are neighbours.
         ahead: columns are fetched before their turn.
     """
 
@@ -67,6 +72,7 @@ class Dots:
     most: int
     part: int
     task: int
+    abreast: bool
     ahead: bool
 
     def pays(self, roles: Roles) -> Dim:
@@ -111,8 +117,11 @@ def choose_dots(kernel: Kernel, roles: Roles, target: Target, tiled: Callable[[i
     if not most:
         return None
     lhs_outer = tuple(axis for axis in outer if axis.name in depends.of(r.lhs))
-    ahead = _fetches_ahead(tile[0], k * itemsize, size, target)
-    return Dots(outer, lhs_outer, packed, lanes, *tile, most, part, task, ahead)
+    abreast = isinstance(m, int) and m <= FEW_TILES * tile[0] and _reads_abreast(k * itemsize, size, target)
+    # Narrow vectors would ask for each line of a stream more than once.
+    narrow = target.vector_bytes < CACHE_LINE
+    ahead = not (abreast and narrow) and _fetches_ahead(tile[0], k * itemsize, size, target)
+    return Dots(outer, lhs_outer, packed, lanes, *tile, most, part, task, abreast, ahead)
 
 
 def _time(m: int, n: int, k: int, lanes: int, tile: tuple[int, int], part: int, packed: bool) -> float:
@@ -151,6 +160,16 @@ def _tile(m: Dim, n: Dim, target: Target) -> tuple[int, int]:
     return -(-m // -(-m // most)), min(guess(n), 4)
 
 
+def _reads_abreast(length: Dim, size: Dim, target: Target) -> bool:
+    """Whether the columns of a tile, `length` bytes each, are far apart. Neighbours that are not long are streams that end before
+    the hardware follows them: products with 64 MB of columns of 512 bytes took 2.2 times as long (Zen 3)."""
+    if isinstance(size, int) and size <= target.l2:
+        return False
+    if isinstance(size, int) and size > target.l3 // 2:
+        return True
+    return not isinstance(length, int) or length >= SHORT_STREAM
+
+
 def _fetches_ahead(rows: int, length: Dim, size: Dim, target: Target) -> bool:
     """Whether columns, `length` bytes each, are asked for before their turn: not where they are near. The hardware follows few long
     ones from the last cache by itself, as it does those so short that they are one stream."""
@@ -160,5 +179,5 @@ def _fetches_ahead(rows: int, length: Dim, size: Dim, target: Target) -> bool:
         rows > 2
         or not (isinstance(size, int) and isinstance(length, int))
         or size > target.l3 // 2
-        or ONE_STREAM < length < FOLLOWED
+        or SHORT_STREAM < length < FOLLOWED
     )

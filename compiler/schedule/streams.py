@@ -18,6 +18,8 @@ MOST_STREAMS = 8
 # Products in a chain. As those of rows read side by side are added up first, twice as many would still round less than NumPy does,
 # but leave too few tasks to products of a middling size.
 STREAM_CHAIN = 256
+# Bytes of rows that are streams long enough by themselves.
+LONG_ROW = 8192
 
 
 @frozen
@@ -27,6 +29,7 @@ class Stream:
     Attributes:
         lanes: elements in a vector.
         group: rows of rhs read side by side.
+        abreast: these lie far apart in a chain, so that each is a stream that runs on over many rows; else they are neighbours.
         stripe: columns whose sums stay in the first-level cache.
         chain: products that are added up one after the other.
         distance: elements between the rows of the sums of a chain.
@@ -39,6 +42,7 @@ class Stream:
     depth: Dim
     lanes: int
     group: int
+    abreast: bool
     stripe: int
     chain: int
     distance: Dim
@@ -87,5 +91,9 @@ def choose_stream(roles: Roles, target: Target) -> Stream | None:
     stripe = -(-even // lanes) * lanes
     # Many rows are many streams from memory, as long as their values of lhs and the sums stay in registers.
     group = MOST_STREAMS if rows <= 2 and (MOST_STREAMS + 1) * rows < target.vector_registers else MOST_STREAMS // 2
+    # Short rows from memory end before the hardware follows them: 64 MB of rows of 1 KB took twice as long as neighbours (Zen 3).
+    from_memory = isinstance(size, int) and size > target.l3 // 2
+    abreast = from_memory and isinstance(n, int) and n * itemsize < LONG_ROW
     chain = min(k, STREAM_CHAIN) if isinstance(k, int) else STREAM_CHAIN
-    return Stream(rows, n, k, lanes, group, stripe, chain, ceildiv(n, lanes) * lanes, stripe + CACHE_LINE // itemsize)
+    own_distance = stripe + CACHE_LINE // itemsize
+    return Stream(rows, n, k, lanes, group, abreast, stripe, chain, ceildiv(n, lanes) * lanes, own_distance)

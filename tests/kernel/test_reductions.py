@@ -141,3 +141,28 @@ def test_other_instruction_sets(isa: str, target_of: Any, runs_here: Any) -> Non
     p = e / e.sum(1, keepdims=True)
     np.testing.assert_allclose(found[5], p, rtol=1e-6)
     np.testing.assert_allclose(found[6], 2 * p * (p - (p * p).sum(1, keepdims=True)), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(1000, 700), (777, 130), (4099, 257), (65, 2048)], ids=str)
+@pytest.mark.parametrize("isa", ["avx2", "sse2"])
+def test_rows_that_no_cache_holds(shape: tuple[int, int], isa: str, target_of: Any, runs_here: Any) -> None:
+    """Some are read side by side, and some are left over; the first of equals is found all the same."""
+    x = np.random.default_rng(6).integers(-9, 10, shape).astype(np.float32)
+    graph = tf.Graph()
+    with graph.as_default():
+        a = tf.placeholder(tf.float32, x.shape, name="a")
+        fetches = [
+            tf.sum(a * 2.0, axis=0),
+            tf.max(a, axis=0) + 1.0,
+            tf.argmax(a, axis=0),
+            tf.sum(a, axis=0) / tf.min(a, axis=0),
+        ]
+    compiled = compile_graph(graph, feeds=[a], fetches=fetches, target=target_of(isa, l1=4 << 10, l2=8 << 10))
+    if not runs_here(isa):
+        return
+    exact = [2 * x.sum(0), x.max(0) + 1, x.argmax(0), x.sum(0) / x.min(0)]
+    for threads in (1, 2, 3, 8):
+        found = Executable(compiled.image, compiled.program, threads).run((x,))
+        assert found is not None
+        for one, other in zip(found, exact, strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -14,6 +14,8 @@ from pierian.runtime.executable import Executable
 
 # A second cache so small that no right operand of these tests lies in it, and a first one that holds short stripes only.
 SMALL = {"l1": 4 << 10, "l2": 8 << 10}
+# And a third one that none lies in either: short rows of it are read far apart.
+FAR = SMALL | {"l3": 8 << 10}
 
 
 def product(left: tuple[Any, ...], right: tuple[Any, ...], dtype: str = "float32") -> tuple[Any, list[Any], list[Any]]:
@@ -29,7 +31,7 @@ def product(left: tuple[Any, ...], right: tuple[Any, ...], dtype: str = "float32
 def is_streamed(left: tuple[Any, ...], right: tuple[Any, ...], target: Target) -> bool:
     graph, _, _ = product(left, right)
     notes = [note for _, code in plan_graph(graph, target=target).kernels.values() for note in code.schedule]
-    found = {"rows of rhs at a time" in note for note in notes if note.startswith("contraction")}
+    found = {"rows of rhs" in note for note in notes if note.startswith("contraction")}
     assert len(found) == 1
     return found.pop()
 
@@ -51,11 +53,22 @@ def test_which_products(target_of: Any) -> None:
     assert not is_streamed((8, 3000), (3000, 40), narrow), "sums of short rows stay in registers"
 
 
+def test_which_rows_are_read_far_apart(target_of: Any) -> None:
+    def far_apart(columns: int, caches: dict[str, int]) -> bool:
+        graph, _, _ = product((2, 300), (300, columns))
+        kernels = plan_graph(graph, target=target_of("avx2", **caches)).kernels.values()
+        return any("rows of rhs far apart" in note for _, code in kernels for note in code.schedule)
+
+    assert far_apart(700, FAR) and not far_apart(700, SMALL), "the third cache holds them"
+    assert not far_apart(3000, FAR), "rows are long"
+
+
+@pytest.mark.parametrize("caches", [SMALL, FAR])
 @pytest.mark.parametrize("isa", ["avx2", "sse2", "neon"])
 @pytest.mark.parametrize("rows", range(1, 9))
-def test_values(rows: int, isa: str, target_of: Any, runs_here: Any) -> None:
+def test_values(rows: int, isa: str, caches: dict[str, int], target_of: Any, runs_here: Any) -> None:
     """Whole numbers are exact: depths that are no multiple of the rows read side by side, columns none of a vector or a stripe."""
-    target = target_of(isa, **SMALL)
+    target = target_of(isa, **caches)
     if not runs_here(isa):
         assert is_streamed((rows, 301), (301, 700), target)
         return

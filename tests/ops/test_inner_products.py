@@ -9,9 +9,10 @@ import pytest
 
 import pierian as tf
 from pierian.compiler.codegen.contraction.driver import emit_contraction
-from pierian.compiler.compile import compile_graph
+from pierian.compiler.compile import compile_graph, plan_graph
 from pierian.compiler.kernel.program import Launch
 from pierian.compiler.target.features import host
+from pierian.runtime.executable import Executable
 
 
 def transposed(x: Any) -> Any:
@@ -45,6 +46,35 @@ def test_whole_numbers_are_exact(left: tuple[int, ...], right: tuple[int, ...]) 
             np.testing.assert_array_equal(found[0], wanted)
             np.testing.assert_array_equal(found[1], 2 * wanted + 1)
             np.testing.assert_array_equal(found[2], np.swapaxes(wanted, -1, -2))
+
+
+@pytest.mark.parametrize("isa", ["avx2", "sse2"])
+@pytest.mark.parametrize("rows", range(1, 6))
+def test_columns_from_memory_are_read_far_apart(rows: int, isa: str, target_of: Any, runs_here: Any) -> None:
+    """Columns that fill no tile, no task and no part of a sum."""
+    if not runs_here(isa):
+        pytest.skip(f"this machine lacks {isa}")
+    target = target_of(isa, l1=4 << 10, l2=8 << 10, l3=16 << 10)
+    rng = np.random.default_rng(rows)
+    for depth, columns in ((128, 1025), (301, 79), (97, 3), (1100, 513)):
+        a, b = (
+            rng.integers(-4, 5, (rows, depth)).astype(np.float32),
+            rng.integers(-4, 5, (columns, depth)).astype(np.float32),
+        )
+        graph = tf.Graph()
+        with graph.as_default():
+            x, y = tf.placeholder(tf.float32, a.shape), tf.placeholder(tf.float32, b.shape)
+            results = [tf.matmul(x, transposed(y)) + 1.0, transposed(tf.matmul(x, transposed(y)))]
+        graph.set_outputs(results)
+        compiled = compile_graph(graph, feeds=[x, y], fetches=results, target=target)
+        kernels = plan_graph(graph, target=target).kernels.values()
+        far = any("columns far apart" in note for _, code in kernels for note in code.schedule)
+        assert far is (depth * columns * 4 > target.l2 and rows <= 4)
+        for threads in (1, 2, 3):
+            found = Executable(compiled.image, compiled.program, threads).run((a, b))
+            assert found is not None
+            np.testing.assert_array_equal(found[0], a @ b.T + 1)
+            np.testing.assert_array_equal(found[1], b @ a.T)
 
 
 def test_few_columns_and_the_bits_of_any_number_of_threads() -> None:

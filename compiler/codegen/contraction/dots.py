@@ -48,7 +48,7 @@ def emit_dots(kernel: Kernel, name: str, roles: Roles, dots: Dots, isa: str) -> 
     rows = roles.m.extent if isinstance(roles.m.extent, int) else f"{roles.m.extent} up to {dots.most}"
     note = (
         f"contraction {rows} x {roles.n.extent} x {roles.k.extent} along the vectors of both operands, tile {dots.rows} x "
-        f"{dots.columns}, tasks of {dots.task} columns in parts of {dots.part}, "
+        f"{dots.columns}, tasks of {dots.task} columns in parts of {dots.part}{', columns far apart' if dots.abreast else ''}, "
         f"lhs {'packed along k' if dots.packed else 'in place'}"
     )
     return KernelCode.of([emitter.writer for emitter in emitters], phases, note, sums.shared, sums.scratch)
@@ -152,16 +152,19 @@ class _Emitter:
         w, r, d = self.writer, self.roles, self.dots
         length = w.sub(end, begin)
         last = w.sub(self.scope.dim(r.n.extent), i64(1))
-        with w.loop(i64(0), count, d.columns) as column:
+        tiles = w.op("sdiv", w.add(count, i64(d.columns - 1)), i64(d.columns))
+        end, step, apart = (tiles, 1, tiles) if d.abreast else (count, d.columns, i64(1))
+        with w.loop(i64(0), end, step) as column:
+            places = [w.add(column.index, w.mul(apart, i64(j))) for j in range(d.columns)]
             # Columns beyond the last repeat it; nobody looks at their sums.
-            at = [w.minimum(w.add(first, w.add(column.index, i64(j))), last) for j in range(d.columns)]
+            at = [w.minimum(w.add(first, place), last) for place in places]
             columns = [self._rhs_line(scope, one, begin) for one in at]
-            after = [w.add(one, i64(d.columns)) for one in at] if d.ahead and self.is_plain else []
+            after = [w.add(one, i64(step)) for one in at] if d.ahead and self.is_plain else []
             following = [self._address(scope, r.rhs, r.n.name, one, begin) for one in after]
 
-            def tile(row: Value, height: int, column: Value = column.index) -> None:
+            def tile(row: Value, height: int, places: Sequence[Value] = places) -> None:
                 rows = self._lhs_lines(scope, row, height, begin)
-                self._keep(self._tile(rows, columns, following, length), height, row, column, begin)
+                self._keep(self._tile(rows, columns, following, length), height, row, places, begin)
 
             if isinstance(r.m.extent, int):
                 with w.loop(i64(0), i64(self.room), d.rows) as row:
@@ -259,21 +262,22 @@ class _Emitter:
         across, along = (column, row) if self.turned else (row, column)
         return w.gep(w.arg("scratch"), self.dtype.llvm, w.add(w.mul(across, i64(self.distance)), along))
 
-    def _keep(self, sums: Sequence[Value], height: int, row: Value, column: Value, begin: Value) -> None:
+    def _keep(self, sums: Sequence[Value], height: int, row: Value, columns: Sequence[Value], begin: Value) -> None:
         """The sums of a tile stored, or with a later part added to what waits."""
         w, d = self.writer, self.dots
         cells = [(i, j) for i in range(height) for j in range(d.columns)]
-        outer, inner = height, d.columns
+        neighbours = 1 if d.abreast else d.columns
         if self.turned:
-            cells, outer, inner = sorted(cells, key=lambda cell: cell[::-1]), inner, outer
+            cells.sort(key=lambda cell: cell[::-1])
+            neighbours = height
         ordered = [sums[i * d.columns + j] for i, j in cells]
         totals = [
             across_each(w, "sum", self.dtype, ordered[at : at + d.lanes]) for at in range(0, len(ordered), d.lanes)
         ]
-        for line in range(outer):
-            i, j = cells[line * inner]
-            place = self._place(w.add(row, i64(i)), w.add(column, i64(j)))
-            piece = self._piece(totals, line * inner, inner)
+        for at in range(0, len(cells), neighbours):
+            i, j = cells[at]
+            place = self._place(w.add(row, i64(i)), columns[j])
+            piece = self._piece(totals, at, neighbours)
             if begin.text != "0":
                 held = w.load(place, piece.type, self.dtype.itemsize)
                 total = w.op("fadd" if self.dtype.is_float else "add", held, piece)

@@ -35,7 +35,8 @@ def emit_stream(kernel: Kernel, name: str, roles: Roles, stream: Stream, isa: st
     size = roles.batch_count * stream.chains * stream.rows * stream.distance * roles.reduce.value.dtype.itemsize
     rows = stream.rows if isinstance(roles.m.extent, int) else f"{roles.m.extent} if {stream.rows}"
     note = (
-        f"contraction {rows} x {stream.columns} x {stream.depth}, {stream.group} rows of rhs at a time over stripes of "
+        f"contraction {rows} x {stream.columns} x {stream.depth}, {stream.group} rows of rhs "
+        f"{'far apart ' if stream.abreast else ''}at a time over stripes of "
         f"{stream.stripe} columns, chains of {stream.chain}"
     )
     phases = [Phase(f"{name}_s", tasks), Phase(f"{name}_f", roles.batch_count * finish.chunks)]
@@ -82,10 +83,13 @@ class _Emitter:
             own = w.gep(w.arg("scratch"), self.dtype.llvm, w.sub(i64(0), first))
             self._clear(own, first, end)
             whole = w.add(begin, w.op("and", w.sub(depth, begin), i64(-s.group)))
-            with w.loop(begin, whole, s.group) as group:
-                self._rows(inside, own, group.index, s.group, first, end)
+            groups = w.op("sdiv", w.sub(whole, begin), i64(s.group))
+            last, step, apart = (w.add(begin, groups), 1, groups) if s.abreast else (whole, s.group, i64(1))
+            with w.loop(begin, last, step) as group:
+                points = [w.add(group.index, w.mul(apart, i64(i))) for i in range(s.group)]
+                self._rows(inside, own, points, step, first, end)
             with w.loop(whole, depth) as single:
-                self._rows(inside, own, single.index, 1, first, end)
+                self._rows(inside, own, [single.index], 1, first, end)
             self._leave(own, sums, first, end)
         w.ret()
 
@@ -141,16 +145,16 @@ class _Emitter:
                 total = w.load(self._own_place(own, row, column.index), type_, self.dtype.itemsize)
                 w.store(total, self._place(sums, row, column.index), self.dtype.itemsize)
 
-    def _rows(self, scope: Scope, own: Value, k: Value, count: int, first: Value, end: Value) -> None:
-        """Add the products of `count` rows of rhs, over a stripe."""
+    def _rows(self, scope: Scope, own: Value, numbers: Sequence[Value], step: int, first: Value, end: Value) -> None:
+        """Add the products of some rows of rhs, over a stripe; the next ones are `step` further."""
         w, r, s = self.writer, self.roles, self.stream
         type_ = vector(self.dtype.llvm, s.lanes)
-        points = [Scope(self.frame, scope, {r.k.name: w.add(k, i64(i))}) for i in range(count)]
+        points = [Scope(self.frame, scope, {r.k.name: number}) for number in numbers]
         left = [
             [w.splat(Scope(self.frame, point, {r.m.name: i64(row)}).get(r.lhs), s.lanes) for point in points]
             for row in range(s.rows)
         ]
-        following = Scope(self.frame, scope, {r.k.name: w.add(k, i64(count))})
+        following = Scope(self.frame, scope, {r.k.name: w.add(numbers[0], i64(step))})
         for begin, limit, masked in self._pieces(first, end):
             with w.loop(begin, limit, s.lanes) as column:
                 at = column.index
