@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pierian.compiler.errors import ExecutionError, FeedError
+from pierian.compiler.forks import lock_across_forks
 from pierian.compiler.frozen import replace
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Value
@@ -56,7 +56,7 @@ class Session:
         self._store = VariableStore(graph)
         self._compiled: dict[tuple[Any, ...], Runnable | Compiled] = {}
         self._calls: dict[tuple[Any, ...], PreparedCall] = {}  # for each number of threads
-        self._compiling = threading.Lock()
+        self._compiling = lock_across_forks()
         self._closed = False
 
     def run(

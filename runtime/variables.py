@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pierian.compiler.errors import FeedError
+from pierian.compiler.forks import lock_across_forks
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.shape import TensorType
 from pierian.runtime.memory import COUNTS_REFERENCES, aligned_copy, aligned_empty
@@ -87,7 +87,7 @@ class VariableStore:
         self._values = self._current  # what readers find; nothing while a run writes
         self._spare: dict[str, Array] = {}  # second arrays of variables that cannot be updated in place
         self._replaced: dict[str, Array] = {}  # those and what a run gave to them, while it writes
-        self.lock = threading.RLock()  # held by runs that assign, so that updates do not overtake each other
+        self.lock = lock_across_forks()  # held by runs that assign, so that updates do not overtake each other
 
     def values(self, names: Iterable[str]) -> list[Array]:
         """Current values, all of one moment; a variable first read here gets its initial value."""

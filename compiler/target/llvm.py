@@ -20,6 +20,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from pierian.compiler.errors import LoweringError
+from pierian.compiler.forks import lock_across_forks
 from pierian.compiler.options import verification_is_asked
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 # Vectors are explicit, so no IR passes run; code generation at this level is enough.
 LEVEL = 2
 _FLAW = "emitted LLVM IR is malformed; this is a flaw of the compiler"
-_LOCK = threading.Lock()
+_LOCK = lock_across_forks()
 _FILE = {"win32": "llvmlite.dll", "darwin": "libllvmlite.dylib"}.get(sys.platform, "libllvmlite.so")
 _POINTER, _TEXT, _WORD = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
 _OUT = ctypes.POINTER(_POINTER)  # takes a string that LLVMPY_DisposeString frees

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -228,6 +229,40 @@ def test_a_forked_child_makes_its_own_pool() -> None:
     process.start()
     assert queue.get(timeout=60) == wanted
     process.join(60)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_waits_for_runs_that_assign() -> None:
+    """What another thread was writing is whole in the child, and free."""
+    graph = tf.Graph()
+    with graph.as_default():
+        v = tf.Variable(np.zeros(100_000, np.float32), name="v")
+        step = v.assign_add(tf.ones_like(v))
+    session = tf.Session(graph, threads=1)
+    done: list[bool] = []
+
+    def train() -> None:
+        while not done:
+            session.run(step)
+
+    trainer = threading.Thread(target=train)
+    trainer.start()
+    results = []
+    try:
+        for _ in range(10):
+            time.sleep(0.01)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)  # ends a child that waits for ever
+                before = session.value(v)
+                session.run(step)
+                after = session.value(v)
+                os._exit(0 if len(np.unique(before)) == 1 and np.array_equal(after, before + 1) else 1)
+            results.append(os.waitpid(child, 0)[1])
+    finally:
+        done.append(True)
+        trainer.join()
+    assert results == [0] * 10
 
 
 def test_a_spawned_child_gives_the_same_bits() -> None:
