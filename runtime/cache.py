@@ -163,6 +163,16 @@ class ProgramCache:
                 if path.stat().st_mtime < time.time() - ABANDONED:
                     path.unlink()
 
+    def complaint(self) -> str:
+        """Why no program is written to the folder, as the end of a sentence that begins with it; empty where that is possible."""
+        if not self.folder.exists():
+            return ""
+        if not self.folder.is_dir():
+            return "is not a folder"
+        if not self._is_private():
+            return "may be written to by others"
+        return "" if os.access(self.folder, os.W_OK) else "cannot be written to"
+
     def remove(self, key: str) -> None:
         """Remove an entry."""
         with contextlib.suppress(OSError):

@@ -57,10 +57,15 @@ def _table(cache: ProgramCache, entries: list[Entry]) -> None:
     from rich.table import Table
 
     total = sum(entry.bytes for entry in entries)
-    table = Table(title=f"{cache.folder}: {len(entries)} programs, {total / 1e6:.1f} MB", title_justify="left")
+    table = Table(title=f"{cache.folder}: {len(entries)} programs, {total:,} bytes", title_justify="left")
     for column in ("program", "bytes", "last used", "state"):
         table.add_column(column, justify="right" if column == "bytes" else "left")
     for entry in entries:
         used = datetime.datetime.fromtimestamp(entry.used).isoformat(" ", "seconds")
         table.add_row(entry.key, f"{entry.bytes:,}", used, entry.problem or "")
-    Console().print(table)
+    console = Console()
+    # Keys are not cut in a file.
+    (console if console.is_terminal else Console(width=160)).print(table)
+    complaint = cache.complaint()
+    if complaint:
+        click.echo(f"{cache.folder} {complaint}: nothing is kept there")

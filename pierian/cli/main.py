@@ -58,9 +58,7 @@ def main() -> None:
     """Entry point: errors of ours are one line on standard error and exit code 1."""
     debug = "--debug" in sys.argv
     try:
-        cli.main(standalone_mode=False, obj={})
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        sys.exit(cli.main(standalone_mode=False, obj={}))  # a command that asks for an exit code gives it here
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -85,13 +83,17 @@ def load_graph(path: str) -> Any:
     return load(path)
 
 
-def read_sizes(options: tuple[str, ...]) -> dict[str, int]:
-    """The values of `--size NAME=NUMBER` options, by name."""
-    sizes = {}
+def read_sizes(options: tuple[str, ...], graph: Any) -> dict[str, int]:
+    """The values of `--size NAME=NUMBER` options, by name of the graph's open sizes."""
+    from pierian.compiler.errors import ArgumentError
+
+    sizes, names = {}, graph.dims()
     for item in options:
         name, _, number = item.partition("=")
         if not number.isdigit():
             raise click.UsageError(f"--size takes NAME=NUMBER, not {item!r}")
+        if name not in names:
+            raise ArgumentError(f"the graph has no open size named {name!r}", expected=", ".join(names) or "none")
         sizes[name] = int(number)
     return sizes
 

@@ -193,11 +193,19 @@ def test_the_command(folder: Path) -> None:
     runner = CliRunner()
     key = files(folder)[0].name.removesuffix(SUFFIX)
     listed = runner.invoke(cli, ["cache", "list"])
-    assert listed.exit_code == 0 and key[:16] in listed.output and "2 programs" in listed.output
+    assert listed.exit_code == 0 and key in listed.output and "2 programs" in listed.output
+    assert "nothing is kept" not in listed.output
     assert runner.invoke(cli, ["cache", "verify"]).exit_code == 0
     files(folder)[0].write_bytes(b"broken")
     broken = runner.invoke(cli, ["cache", "verify"])
     assert broken.exit_code == 1
+    # A process, whose exit code scripts look at.
+    command = [sys.executable, "-m", "pierian.cli.main", "cache", "verify"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PIERIAN_CACHE": str(folder)})
+    assert done.returncode == 1 and "not whole" in done.stdout
+    folder.chmod(0o777)
+    assert "written to by others: nothing is kept" in runner.invoke(cli, ["cache", "list"]).output
+    folder.chmod(0o700)
     assert "removed 2 entries" in runner.invoke(cli, ["cache", "prune", "--to", "0"]).output
     assert not files(folder)
 
