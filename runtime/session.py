@@ -117,10 +117,12 @@ class Session:
 
     def value(self, variable: Any) -> Array:
         """A copy of the current value of a variable, given itself or its name."""
+        self._check_open()
         return self._store.value(variable if isinstance(variable, str) else variable.name).copy()
 
     def initialize(self) -> None:
         """Every variable back to its initial value."""
+        self._check_open()
         self._store.reset()
 
     def load_values(self, values: Mapping[str, Any]) -> None:
@@ -129,10 +131,12 @@ class Session:
         Raises:
             FeedError: an unknown name, or a value that does not fit.
         """
+        self._check_open()
         self._store.load(values)
 
     def save(self, path: str) -> None:
         """Write all variables to a safetensors file, atomically."""
+        self._check_open()
         names = list(self.graph.variables)
         checkpoint.save(path, dict(zip(names, self._store.values(names), strict=True)))
 
@@ -147,6 +151,7 @@ class Session:
             FeedError: names or shapes do not fit; nothing has changed.
             FormatError: the file is malformed.
         """
+        self._check_open()
         found = checkpoint.load(path)
         if partial:
             found = {name: array for name, array in found.items() if name in self.graph.variables}

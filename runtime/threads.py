@@ -4,6 +4,7 @@ sessions run at once, and whatever they ask for, no more threads work than the l
 from __future__ import annotations
 
 import ctypes
+import operator
 import os
 import threading
 import weakref
@@ -23,12 +24,16 @@ def thread_count(requested: int | None = None) -> int:
     """How many threads to use: the request, `PIERIAN_NUM_THREADS`, `OMP_NUM_THREADS`, or the CPUs this process may use.
 
     Raises:
-        ArgumentError: not a positive number.
+        ArgumentError: not a positive whole number.
     """
     if requested is not None:
-        if requested < 1:
-            raise ArgumentError("the number of threads must be positive", got=requested)
-        return requested
+        try:
+            count = operator.index(requested)
+        except TypeError:
+            count = 0
+        if count < 1:
+            raise ArgumentError("the number of threads must be a positive whole number", got=repr(requested))
+        return count
     return default_threads()
 
 

@@ -91,8 +91,9 @@ def test_foreign_tensors_and_closed_sessions() -> None:
     with pytest.raises(FeedError, match="another graph"):
         session.run(y)
     session.close()
-    with pytest.raises(ExecutionError, match="closed"):
-        session.run(None)
+    for use in (session.run, session.value, session.save, session.restore, session.load_values):
+        with pytest.raises(ExecutionError, match="closed"):
+            use("v")  # type: ignore[operator]
 
 
 def model() -> tuple[tf.Graph, Any, Any, Any]:

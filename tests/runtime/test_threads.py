@@ -60,8 +60,9 @@ def test_the_environment_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PIERIAN_NUM_THREADS", wrong)
         with pytest.raises(ArgumentError, match="PIERIAN_NUM_THREADS"):
             thread_count(None)
-    with pytest.raises(ArgumentError):
-        thread_count(0)
+    for wrong_count in (0, 1.5, "2"):
+        with pytest.raises(ArgumentError, match="positive whole number"):
+            thread_count(wrong_count)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs affinity masks")
