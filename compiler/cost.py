@@ -6,7 +6,8 @@ from pierian.compiler.dim import Dim, product
 from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.node import Node
 from pierian.compiler.kernel.nodes import Kernel, Product, Reduce
-from pierian.compiler.schedule.rows import cost
+from pierian.compiler.kernel.scalar import Scalar, children, postorder
+from pierian.compiler.schedule.rows import cost_of
 from pierian.compiler.shape import TensorType
 
 
@@ -34,8 +35,8 @@ def flops(node: Node) -> Dim:
 
 
 def kernel_flops(kernel: Kernel) -> Dim:
-    """Arithmetic of a kernel: the operations of its expressions at every point (see `pierian.compiler.schedule.rows.cost`), and one
-    for each element that is reduced. A sum of products counts two for each; what its operands are made of is done once."""
+    """Arithmetic of a kernel: the operations of its expressions at every point, and one for each element that is reduced. A sum of
+    products counts two for each; what its operands are made of is done once."""
     total: Dim = 0
     for statement in kernel.body:
         over = statement.over if isinstance(statement, Product) else ()
@@ -43,8 +44,21 @@ def kernel_flops(kernel: Kernel) -> Dim:
         if isinstance(statement, Product) or (kernel.kind == "contraction" and isinstance(statement, Reduce)):
             total = total + 2 * points
         else:
-            total = total + points * (cost(statement.value) + isinstance(statement, Reduce))
+            total = total + points * (_operations(statement.value) + isinstance(statement, Reduce))
     return total
+
+
+def _operations(root: Scalar) -> int:
+    """Operations of an expression (see `pierian.compiler.schedule.rows.cost_of`). Finding out where an element lies, and whether it
+    is taken, as at the edges of a padding, is no arithmetic."""
+    found = 0
+    of_data: set[Scalar] = set()
+    for node in postorder([root]):
+        if node.op == "load" or any(child in of_data for child in children(node)):
+            of_data.add(node)
+        if (node.dtype.is_float or node in of_data) and not node.dtype.is_bool and node.op != "select":
+            found += cost_of(node)
+    return found
 
 
 def kernel_bytes(kernel: Kernel) -> Dim:

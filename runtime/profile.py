@@ -124,7 +124,7 @@ class Profile:
         from rich.table import Table
 
         total = sum(kernel.seconds for kernel in self.kernels)
-        title = f"{total * 1e3:.3f} ms in kernels of {self.seconds * 1e3:.3f} ms, threads: {self.threads}"
+        title = f"{milliseconds(total)} ms in kernels of {milliseconds(self.seconds)} ms, threads: {self.threads}"
         table = Table(title=title, title_justify="left", caption=describe_peak(peak), caption_justify="left")
         columns = ["ms", "share", "runs", "GFLOP/s", "GB/s", *(["of peak", "bound"] if peak else [])]
         for column in (*columns, "kind", "operators", "lines"):
@@ -133,7 +133,7 @@ class Profile:
         for row in self.rows(peak):
             reached = [f"{100 * row['of_peak']:.0f} %", row["bound"]] if peak else []
             table.add_row(
-                f"{row['ms']:.3f}", f"{100 * row['share']:.1f} %", str(row["runs"]), f"{row['gflops']:.2f}",
+                milliseconds(row["ms"] / 1e3), f"{100 * row['share']:.1f} %", str(row["runs"]), f"{row['gflops']:.2f}",
                 f"{row['gbytes']:.2f}", *reached, row["kind"], row["operators"], row["lines"],
             )  # fmt: skip
         console = Console(width=160)
@@ -160,6 +160,11 @@ class Profile:
     def save_trace(self, path: str | Path) -> None:
         """Write `trace()` as JSON, atomically."""
         write_atomically(Path(path), json.dumps(self.trace(), indent=1).encode())
+
+
+def milliseconds(seconds: float) -> str:
+    """A time for people: kernels may take some hundredths of a microsecond."""
+    return f"{seconds * 1e3:.{3 if seconds >= 1e-4 else 5}f}"
 
 
 def describe_peak(peak: Peak | None) -> str | None:

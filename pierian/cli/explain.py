@@ -40,7 +40,9 @@ def command(file: str, node: str, sizes: tuple[str, ...], threads: int, given: s
     from pierian.compiler.cost import Peak
     from pierian.compiler.explain import explain
 
-    plan = plan_graph(load_graph(file))
+    graph = load_graph(file)
+    known = read_sizes(sizes, graph)
+    plan = plan_graph(graph)
     if given is not None:
         try:
             flops, bandwidth = (float(part) * 1e9 for part in given.split(","))
@@ -51,7 +53,7 @@ def command(file: str, node: str, sizes: tuple[str, ...], threads: int, given: s
         from pierian.runtime.peak import measured_peak
 
         peak = measured_peak(threads)
-    found = explain(plan, read_sizes(sizes), peak, node)
+    found = explain(plan, known, peak, node)
     if as_json:
         kernels = [one.as_json() for one in found]
         whole = {"peak": values_by_name(peak), "two_arrays": plan.program.two_arrays, "kernels": kernels}
@@ -60,7 +62,7 @@ def command(file: str, node: str, sizes: tuple[str, ...], threads: int, given: s
     from rich.console import Console
     from rich.table import Table
 
-    from pierian.runtime.profile import describe_peak
+    from pierian.runtime.profile import describe_peak, milliseconds
 
     table = Table(
         title=f"{len(found)} launches", title_justify="left", caption=describe_peak(peak), caption_justify="left"
@@ -68,7 +70,7 @@ def command(file: str, node: str, sizes: tuple[str, ...], threads: int, given: s
     for column in ("kernel", "kind", "flops", "bytes", "at least ms", "bound", "operators, and why they end here"):
         table.add_column(column, justify="right" if column in ("flops", "bytes", "at least ms") else "left")
     for one in found:
-        predicted = f"{one.seconds * 1e3:.4f}" if one.bound else ""
+        predicted = milliseconds(one.seconds) if one.bound else ""
         table.add_row(one.kernel, one.kind, _number(one.flops), _number(one.bytes), predicted, one.bound, _text(one))
     Console(width=160).print(table)
     for name, reason in plan.program.two_arrays.items():

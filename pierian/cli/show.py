@@ -35,7 +35,7 @@ def command(
     if table:
         _tables(graph)
     if memory:
-        _memory(graph, read_sizes(sizes), threads)
+        _memory(graph, read_sizes(sizes, graph), threads)
 
 
 def _tables(graph: Any) -> None:

@@ -70,4 +70,4 @@ def test_memory_is_known_before_the_run(model: Path) -> None:
     text = pierian("show", model, "--no-text", "--no-table", "--size", "n=1000", "--threads", 2).stdout
     assert "12,000" in text and "12*n" not in text and "threads: 2" in text
     pierian("show", model, "--size", "n", code=2)
-    assert "size 'n' has no value" in pierian("show", model, "--size", "m=3", code=1).stderr
+    assert "no open size named 'm'; expected: n" in pierian("show", model, "--size", "m=3", code=1).stderr

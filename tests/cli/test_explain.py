@@ -60,6 +60,17 @@ def test_open_sizes_and_single_nodes(model: Path) -> None:
     assert len(found) <= len(whole) and any("n" in str(one["flops"]) and one["bound"] == "" for one in whole)
     assert json.loads(pierian("explain", model, "--peak", "100,20", "--node", "nothing", "--json"))["kernels"] == []
     pierian("explain", model, "--peak", "fast", code=2)
+    pierian("explain", model, "--peak", "100,20", "--size", "m=3", code=1)
+
+
+def test_choices_are_no_arithmetic(tmp_path: Path) -> None:
+    graph = tf.Graph("edges")
+    with graph.as_default():
+        x = tf.placeholder(tf.float32, [8, 8], name="x")
+        graph.set_outputs([tf.pad(x, [1, 2], [1, 0])], ["y"])
+    graph.save(tmp_path / "edges.pb")
+    (one,) = json.loads(pierian("explain", tmp_path / "edges.pb", "--peak", "100,20", "--json"))["kernels"]
+    assert one["flops"] == 0 and one["bound"] == "memory"
 
 
 def test_the_roofline() -> None:
