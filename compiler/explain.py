@@ -14,6 +14,7 @@ from pierian.compiler.graph.node import Node
 from pierian.compiler.kernel.program import Launch, Program, launches, written
 from pierian.compiler.location import describe
 from pierian.compiler.lowering.in_place import step_overwrites
+from pierian.compiler.schedule.ways import predicted_ways
 from pierian.compiler.schedule.work import scheduled_flops
 
 
@@ -28,6 +29,7 @@ class Explanation:
         lines: the user's lines behind them.
         ends: for each value it stores, why the kernel that reads it is another one.
         schedule: how code generation went about it.
+        ways: for other ways than register tiles the time predicted for them, as a share of that of tiles.
         in_place: pairs of arrays (new, old) that are one memory, or may be.
         flops, bytes: its work, formulas where sizes are open.
         reads, writes: bytes by the model that fusion decides by; None for kernels that are put together later.
@@ -40,6 +42,7 @@ class Explanation:
     lines: str
     ends: dict[str, str]
     schedule: tuple[str, ...]
+    ways: Mapping[str, float]
     in_place: tuple[tuple[str, str], ...]
     flops: Dim
     bytes: Dim
@@ -54,6 +57,7 @@ class Explanation:
             "kernel": self.kernel, "kind": self.kind, "nodes": [list(pair) for pair in self.nodes], "lines": self.lines,
             "ends": self.ends, "schedule": list(self.schedule), "in_place": [list(pair) for pair in self.in_place],
             "flops": _plain(self.flops), "bytes": _plain(self.bytes), "seconds": self.seconds, "bound": self.bound,
+            "ways": dict(self.ways),
             "reads": None if self.reads is None else _plain(self.reads),
             "writes": None if self.writes is None else _plain(self.writes),
         }  # fmt: skip
@@ -96,11 +100,12 @@ def _explain(
         seconds, bound = peak.shortest(flops, bytes_, kernel_bits(launch.kernel))
     moved = traffic.get(id(cluster), (None, None))
     reads, writes = (None if size is None else _where_known(size, sizes) for size in moved)
+    ways = predicted_ways(launch.kernel, plan.target) if launch.kernel.kind == "contraction" else {}
     members = [] if cluster is None else sorted(cluster.members, key=lambda one: order.get(one, len(order)))
     return Explanation(
         name, launch.kernel.kind, tuple((one.name, one.op.name) for one in members), describe(launch.location),
-        {} if cluster is None else _ends(plan, cluster), code.schedule, _shared_memory(plan.program, launch), flops, bytes_,
-        seconds, bound, reads, writes,
+        {} if cluster is None else _ends(plan, cluster), code.schedule, ways,
+        _shared_memory(plan.program, launch), flops, bytes_, seconds, bound, reads, writes,
     )  # fmt: skip
 
 

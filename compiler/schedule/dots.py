@@ -85,6 +85,60 @@ class Dots:
 def choose_dots(kernel: Kernel, roles: Roles, target: Target, tiled: Callable[[int], float]) -> Dots | None:
     """The pieces; None where lhs has too many rows, rhs does not lie along k, or it takes longer than `tiled` gives for that many
     rows (see `tiled_time`). An open number of rows is compared in each run with `most`, how many it pays for."""
+    form = _form(kernel, roles, target)
+    if form is None:
+        return None
+    r, outer, tile = roles, form.outer, form.tile
+    m, n, k = r.m.extent, r.n.extent, r.k.extent
+    itemsize = r.reduce.value.dtype.itemsize
+    rows = range(1, MOST_ROWS + 1) if not isinstance(m, int) else [m] if 0 < m <= MOST_ROWS else []
+    most = max((one for one in rows if form.time(one) < tiled(one)), default=0)
+    task = max(tile[1], min(TASK_COLUMNS, TASK_BYTES // (guess(k) * itemsize)) // tile[1] * tile[1])
+    size = product([axis.extent for axis in outer]) * n * k * itemsize
+    if m == 1 and isinstance(size, int) and size > FEW_TASKS * TASK_BYTES and guess(n) <= task and not outer:
+        return None  # few long rows: each is better cut up, and shared out
+    if not most:
+        return None
+    depends = Dependencies()
+    lhs_outer = tuple(axis for axis in outer if axis.name in depends.of(r.lhs))
+    abreast = isinstance(m, int) and m <= FEW_TILES * tile[0] and _reads_abreast(k * itemsize, size, target)
+    # Narrow vectors would ask for each line of a stream more than once.
+    narrow = target.vector_bytes < CACHE_LINE
+    ahead = not (abreast and narrow) and _fetches_ahead(tile[0], k * itemsize, size, target)
+    return Dots(outer, lhs_outer, form.packed, form.lanes, *tile, most, form.part, task, abreast, ahead)
+
+
+def dots_time(kernel: Kernel, roles: Roles, target: Target) -> Callable[[int], float] | None:
+    """What inner products take for so many rows, in the time of one multiplication of vectors; None where there is no such way."""
+    form = _form(kernel, roles, target)
+    return None if form is None else form.time
+
+
+@frozen
+class _Form:
+    """What a product of inner products looks like, whether or not it pays (attributes as of `Dots`).
+
+    Attributes:
+        sizes: columns and depth, guessed where they are open.
+    """
+
+    outer: tuple[Axis, ...]
+    packed: bool
+    lanes: int
+    tile: tuple[int, int]
+    part: int
+    sizes: tuple[int, int]
+
+    def time(self, m: int) -> float:
+        """What it takes for so many rows."""
+        n, k = self.sizes
+        padded, width = (-(-size // side) * side for size, side in zip((m, n), self.tile, strict=True))
+        products = padded * width * (LOADING * -(-k // self.lanes) + FOLD * -(-k // self.part))
+        return products + self.packed * GATHER * m * k
+
+
+def _form(kernel: Kernel, roles: Roles, target: Target) -> _Form | None:
+    """None where rhs does not lie along k, or would be read again and again."""
     r = roles
     m, n, k = r.m.extent, r.n.extent, r.k.extent
     itemsize = r.reduce.value.dtype.itemsize
@@ -101,32 +155,14 @@ def choose_dots(kernel: Kernel, roles: Roles, target: Target, tiled: Callable[[i
     depends = Dependencies()
     outer = tuple(axis for axis in kernel.axes if axis.name not in (r.m.name, r.n.name))
     if not all(axis.name in depends.of(r.rhs) for axis in outer):
-        return None  # rhs would be read again and again
+        return None
     lies = plain_load(kernel, r.lhs)
     packed = lies is None or step(lies, r.k.name) != 1
-    tile, sides = _tile(m, n, target), (guess(n), guess(k))
+    tile = _tile(m, n, target)
     # The rows of lhs take half of the first cache.
     near = target.l1 // 2 // ((m if isinstance(m, int) and m > 0 else tile[0]) * itemsize)
     part = min(max(SHORTEST_PART, near), CHAIN * lanes) // lanes * lanes
-    rows = range(1, MOST_ROWS + 1) if not isinstance(m, int) else [m] if 0 < m <= MOST_ROWS else []
-    most = max((one for one in rows if _time(one, *sides, lanes, tile, part, packed) < tiled(one)), default=0)
-    task = max(tile[1], min(TASK_COLUMNS, TASK_BYTES // (guess(k) * itemsize)) // tile[1] * tile[1])
-    size = product([axis.extent for axis in outer]) * n * k * itemsize
-    if m == 1 and isinstance(size, int) and size > FEW_TASKS * TASK_BYTES and guess(n) <= task and not outer:
-        return None  # few long rows: each is better cut up, and shared out
-    if not most:
-        return None
-    lhs_outer = tuple(axis for axis in outer if axis.name in depends.of(r.lhs))
-    abreast = isinstance(m, int) and m <= FEW_TILES * tile[0] and _reads_abreast(k * itemsize, size, target)
-    # Narrow vectors would ask for each line of a stream more than once.
-    narrow = target.vector_bytes < CACHE_LINE
-    ahead = not (abreast and narrow) and _fetches_ahead(tile[0], k * itemsize, size, target)
-    return Dots(outer, lhs_outer, packed, lanes, *tile, most, part, task, abreast, ahead)
-
-
-def _time(m: int, n: int, k: int, lanes: int, tile: tuple[int, int], part: int, packed: bool) -> float:
-    padded, width = -(-m // tile[0]) * tile[0], -(-n // tile[1]) * tile[1]
-    return padded * width * (LOADING * -(-k // lanes) + FOLD * -(-k // part)) + packed * GATHER * m * k
+    return _Form(outer, packed, lanes, tile, part, (guess(n), guess(k)))
 
 
 def tiled_time(roles: Roles, target: Target) -> Callable[[int, int], float]:

@@ -17,7 +17,7 @@ def choose_few_rows(kernel: Kernel, roles: Roles, target: Target) -> list[tuple[
     m, n = guess(roles.m.extent), guess(roles.n.extent)
     times = (lambda rows: tiled(rows, n), lambda columns: tiled(m, columns))
     found: list[tuple[Roles, Stream | Dots]] = []
-    for turned, time in zip((roles, _exchanged(roles)), times, strict=True):
+    for turned, time in zip((roles, exchanged(roles)), times, strict=True):
         way = choose_stream(turned, target) or choose_dots(kernel, turned, target, time)
         if way is not None:
             found.append((turned, way))
@@ -26,7 +26,7 @@ def choose_few_rows(kernel: Kernel, roles: Roles, target: Target) -> list[tuple[
     return found
 
 
-def _exchanged(roles: Roles) -> Roles:
+def exchanged(roles: Roles) -> Roles:
     """The same product with rows and columns, and so the operands, in each other's place."""
     rhs_step = roles.lhs_steps[1] if roles.lhs_steps is not None and roles.lhs_steps[0] == 1 else None
     return replace(

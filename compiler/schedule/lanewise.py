@@ -118,6 +118,25 @@ def _even(extent: Dim, most: int) -> int:
 def _written_out(kernel: Kernel, roles: Roles, axis: Axis, lanes: int) -> Lanewise | None:
     """For an axis along which elements lie apart, the few places of a point between."""
     inner = _inner(kernel, axis)
+    share = _share(kernel, roles, axis, inner, lanes)
+    if share is None or share >= 1:
+        return None
+    return Lanewise(axis, tuple(one for one in kernel.axes if one is not axis and one not in inner), inner, lanes)
+
+
+def lanewise_share(kernel: Kernel, roles: Roles, target: Target) -> float | None:
+    """The time predicted for it where elements lie apart, as a share of what other ways take; None where it is not possible."""
+    lanes = target.lanes(roles.reduce.value.dtype.bits)
+    if lanes == 1 or roles.packed:
+        return None
+    wide = [axis for axis in kernel.axes if not isinstance(axis.extent, int) or axis.extent >= lanes]
+    shares = [_share(kernel, roles, axis, _inner(kernel, axis), lanes) for axis in wide]
+    return min((share for share in shares if share is not None), default=None)
+
+
+def _share(kernel: Kernel, roles: Roles, axis: Axis, inner: Sequence[Axis], lanes: int) -> float | None:
+    """Predicted time of products written out in the lanes of an axis, as a share of what other ways take; None where they would be
+    too much code, or an access is of another form."""
     results = product([one.extent for one in inner])
     products = product([one.extent for one in roles.reduce.axes]) * results
     if not isinstance(products, int) or not isinstance(results, int) or not 0 < products <= MOST_PRODUCTS:
@@ -129,11 +148,9 @@ def _written_out(kernel: Kernel, roles: Roles, axis: Axis, lanes: int) -> Lanewi
         return None
     shuffles = sum(shuffle_count(block.count, lanes) for block in set(found.values()))
     moves = sum(block.count for block in set(found.values()))
-    around = tuple(one for one in kernel.axes if one is not axis and one not in inner)
-    time = products + MOVE * moves + SHUFFLE * shuffles
-    if not shuffles or shuffles > MOST_SHUFFLES or time >= lanes * _usual(roles, inner, axis, lanes):
+    if not 0 < shuffles <= MOST_SHUFFLES:
         return None
-    return Lanewise(axis, around, inner, lanes)
+    return (products + MOVE * moves + SHUFFLE * shuffles) / (lanes * _usual(roles, inner, axis, lanes))
 
 
 def _inner(kernel: Kernel, axis: Axis) -> tuple[Axis, ...]:

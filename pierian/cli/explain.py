@@ -85,6 +85,9 @@ def _text(one: Explanation) -> str:
     lines = [" ".join(f"{name}:{op}" if name != op else name for name, op in one.nodes)]
     lines += [f"  ends at {value}: {reason}" for value, reason in one.ends.items()]
     lines += [f"  schedule: {note}" for note in one.schedule]
+    if one.ways:
+        shares = ", ".join(f"{way} {share:.2f}" for way, share in one.ways.items())
+        lines.append(f"  predicted, as shares of the time of register tiles: {shares}")
     if one.reads is not None and one.writes is not None:
         lines.append(f"  reads {_number(one.reads)} bytes, writes {_number(one.writes)}")
     lines += [f"  in place: {new} over {old}" for new, old in one.in_place]

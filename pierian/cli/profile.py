@@ -16,7 +16,9 @@ from pierian.compiler.frozen import values_by_name
 @click.option(
     "--input", "inputs", multiple=True, metavar="NAME=FILE.npy", help="A fed array; once for each placeholder."
 )
-@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="How often to run; the fastest counts.")
+@click.option(
+    "--runs", type=click.IntRange(1), default=5, show_default=True, help="How often to run; the fastest counts."
+)
 @click.option("--threads", type=int, help="Threads to use; default all CPUs this process may use.")
 @click.option("--trace", type=click.Path(dir_okay=False), help="Write a trace for chrome://tracing or Perfetto here.")
 @click.option(

@@ -63,6 +63,30 @@ def test_open_sizes_and_single_nodes(model: Path) -> None:
     pierian("explain", model, "--peak", "100,20", "--size", "m=3", code=1)
 
 
+def test_cost_models_are_printed(tmp_path: Path) -> None:
+    """Every way to compute a contraction that was considered has a prediction; the one below the others was taken."""
+    graph = tf.Graph("ways")
+    with graph.as_default():
+        few, many = (tf.placeholder(tf.float32, [rows, 300]) for rows in (16, 40))
+        points, small = tf.placeholder(tf.float32, ["n", 4]), tf.placeholder(tf.float32, [4, 4])
+        image, filters = tf.placeholder(tf.float32, [1, 58, 58, 64]), tf.placeholder(tf.float32, [3, 3, 64, 64])
+        square = tf.placeholder(tf.float32, [256, 256])
+        products = {
+            "dots": tf.matmul(few, many, transpose_b=True), "lanes": tf.matmul(points, small),
+            "winograd": tf.nn.conv2d(image, filters, 1, "VALID"), "tiles": tf.matmul(square, square, transpose_b=True),
+        }  # fmt: skip
+        graph.set_outputs(list(products.values()), list(products))
+    graph.save(tmp_path / "ways.pb")
+    given = json.loads(pierian("explain", tmp_path / "ways.pb", "--peak", "100,20", "--json"))["kernels"]
+    words = {"dots": "along the vectors", "lanes": "in each of", "winograd": "winograd 2", "tiles": "256 x 256"}
+    found = {way: one["ways"] for one in given for way in products if words[way] in one["schedule"][0]}
+    assert found["dots"]["inner products"] < 1 < found["tiles"]["inner products"]
+    assert found["lanes"]["a point in each lane"] < 1 and found["winograd"]["winograd"] < 0.9
+    assert "shares of the time of register tiles: winograd 0." in pierian(
+        "explain", tmp_path / "ways.pb", "--peak", "100,20", "--node", "conv"
+    )
+
+
 def test_choices_are_no_arithmetic(tmp_path: Path) -> None:
     graph = tf.Graph("edges")
     with graph.as_default():
