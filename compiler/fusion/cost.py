@@ -7,6 +7,9 @@ from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.shape import Shape
 
+# Products of a sum that is long.
+LONG_RUN = 64
+
 
 @frozen
 class Limits:
@@ -19,6 +22,7 @@ class Limits:
             touch each of them in short pieces, at about a third of the speed at which a kernel of its own walks them: SGD
             (one read, one written) is no worse inside, Adam (three and three) takes half the time outside.
         near: bytes of such arrays together that stay in the nearest caches, where walking them in pieces costs nothing.
+        far: bytes of an array that the second-level cache does not hold, and the last one not beside others.
         recompute: scalar operations worth computing again instead of a store and a load.
         duplicates: how many kernels may each compute a cheap value again.
         row: elements of a row that fits the second-level cache between passes.
@@ -30,6 +34,7 @@ class Limits:
     epilogue_cost: int = 200
     epilogue_streams: int = 2
     near: int = 1 << 18
+    far: int = 1 << 22
     recompute: int = 6
     duplicates: int = 4
     row: int = 1 << 16
@@ -40,6 +45,26 @@ class Limits:
 def recompute_cost(node: Node) -> int:
     """Scalar operations to compute one element of a node's result again from its inputs."""
     return 0 if node.op.index_map_rule is not None else node.op.cost
+
+
+def reads_once(node: Node, value: Value) -> bool:
+    """Whether a contraction reads each element of an operand once, in long sums: products with vectors do. Memory sets their pace,
+    so that a little work on the elements costs nothing (Zen 3, 2048 x 2048, twice each element plus one, or cast from float64:
+    0.4 to 0.8 of the time with a kernel of its own). Where elements are read again they would be computed again, or packed: with
+    eight rows such products took up to 1.9 times as long so."""
+    assert node.op.contract_rule is not None
+    extents, _ = node.op.contract_rule(*(one.type for one in node.inputs), **node.attributes)
+    depth = product(list(extents))
+    return isinstance(depth, int) and depth >= LONG_RUN and node.output.type.size * depth == value.type.size
+
+
+def is_worth_streaming(node: Node, limits: Limits) -> bool:
+    """Whether a pointwise result is so large that storing and reading it takes longer than computing it where it is read. To change
+    the width of elements takes shuffles, which only memory is slower than."""
+    value = node.output
+    resized = any(one.type.dtype.bits != value.type.dtype.bits for one in node.inputs)
+    size = value.type.size * value.type.dtype.itemsize
+    return isinstance(size, int) and size > (limits.far if resized else limits.near)
 
 
 def is_free(node: Node) -> bool:

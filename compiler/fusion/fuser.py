@@ -15,6 +15,7 @@ read, as index tuples over the domain's axes `%0, %1, ...`; legality is a questi
     a reduction may join where it is read at one index that is a prefix of the domain's axes: that prefix becomes
         the cluster's outer axes, the others are walked row by row (softmax, layer norm);
     a contraction may join where it is read at all axes of the domain, once: what follows it is its epilogue;
+    pointwise work may join a contraction that reads each of its elements once, as a product with a vector does;
     anything pointwise may join; a movement is an index map.
 """
 
@@ -35,7 +36,15 @@ from pierian.compiler.fusion.cluster import (
     points,
     walks_alike,
 )
-from pierian.compiler.fusion.cost import Limits, is_expensive_row, is_free, is_wide_epilogue, recompute_cost
+from pierian.compiler.fusion.cost import (
+    Limits,
+    is_expensive_row,
+    is_free,
+    is_wide_epilogue,
+    is_worth_streaming,
+    reads_once,
+    recompute_cost,
+)
 from pierian.compiler.fusion.order import ClusterGraph
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
@@ -61,6 +70,7 @@ class _Fuser:
         self.readers: dict[Value, dict[Cluster, None]] = {}  # clusters that read a value, in a fixed order
         self.materialized: set[Value] = set(graph.outputs)
         self.views: set[Value] = set()  # read by contractions and kernels: may only be an index map away from memory
+        self.once: set[Value] = set()  # those of which a contraction reads each element once
         self.scattered: set[Value] = set()  # read at many indices per point (gather, concat)
         self.home: dict[Value, Cluster] = {}
         self.duplicated: set[Node] = set()
@@ -172,8 +182,14 @@ class _Fuser:
         accesses = cluster.accesses.get(node.output) if cluster.kind != "single" else None
         for position, value in enumerate(node.inputs):
             self.readers.setdefault(value, {})[cluster] = None
-            if node.op.contract_rule is not None or (node.output in self.views and self._is_free_view(node)):
+            if node.op.contract_rule is not None:
                 self.views.add(value)
+                if reads_once(node, value):
+                    self.once.add(value)
+            elif node.output in self.views and (self._is_free_view(node) or self._is_prologue(node, cluster)):
+                self.views.add(value)
+                if node.output in self.once and value.type.size == node.output.type.size:
+                    self.once.add(value)
             if node.op.lower_rule is not None:
                 self.scattered.add(value)
             cluster.record(value, input_accesses(node, position, accesses))
@@ -307,8 +323,22 @@ class _Fuser:
         if cluster.kind == "single":
             return self._is_free_view(node) and value in self.views and not stored
         if value in self.views:
-            return self._is_free_view(node) and not stored
+            return not stored and (self._is_free_view(node) or self._may_be_prologue(node, cluster))
         return self._is_legal(node, cluster, stored)
+
+    def _may_be_prologue(self, node: Node, cluster: Cluster) -> bool:
+        """Whether a contraction may compute a large operand of it from arrays in memory, instead of reading it from there too."""
+        value = node.output
+        if value not in self.once or node.op.scalar_rule is None or not is_worth_streaming(node, self.limits):
+            return False
+        if cluster.cost + node.op.cost > self.limits.epilogue_cost:
+            return False
+        chain = Chain.behind(node, self._is_kept(cluster))
+        return chain.complete and chain.open == 0
+
+    def _is_prologue(self, node: Node, cluster: Cluster) -> bool:
+        """Whether a node has joined the contraction that reads its result."""
+        return node.output in self.once and cluster.kind == "contraction" and node is not cluster.root
 
     def _is_legal(self, node: Node, cluster: Cluster, stored: bool) -> bool:
         value = node.output

@@ -207,3 +207,24 @@ def networks(draw: st.DrawFn) -> tf.Graph:
 @given(networks(), st.integers(1, 9))
 def test_random_networks_mean_the_same_fused_and_operator_by_operator(graph: tf.Graph, n: int) -> None:
     check_against_single_operators(graph, {"n": n})
+
+
+@pytest.mark.parametrize(
+    ("build", "shapes", "count"),
+    [
+        (lambda a, b: tf.matmul(a, tf.relu(b) * 2.0 + 1.0), [[1, 300], [300, 400]], 1),
+        (lambda a, b: tf.matmul(b * 2.0, a, transpose_a=True), [[300, 1], [300, 400]], 1),
+        (lambda a, b: tf.matmul(a, tf.permute_dims(tf.tanh(b), (1, 0))), [[1, 300], [400, 300]], 1),
+        (lambda a, b, c: tf.matmul(a, b + c), [[30, 1, 100], [30, 100, 80], [80]], 1),
+        (lambda a, b: tf.matmul(a * 2.0, b), [[1, 300], [300, 400]], 2),  # a small operand is read again and again
+        (lambda a, b: tf.matmul(a, b * 2.0), [[5, 300], [300, 400]], 2),  # so is a large one by several rows
+        (lambda a, b, c: tf.matmul(a, tf.relu(tf.matmul(b, c))), [[1, 300], [300, 7], [7, 400]], 2),  # an epilogue
+        (lambda a, b: (tf.matmul(a, y := b * 2.0), y), [[1, 300], [300, 400]], 2),  # in memory anyway
+    ],
+)  # fmt: skip
+def test_work_on_an_operand_that_is_read_once(build: Build, shapes: list[list[Any]], count: int) -> None:
+    types = [("float32", shape) for shape in shapes]
+    graph = graph_of(build, *types)
+    assert sum(kinds(graph).values()) == count
+    check_against_single_operators(graph, {})
+    check_against_single_operators(graph_of(build, *types, gradient=True), {})
