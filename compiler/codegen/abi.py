@@ -26,7 +26,8 @@ PHASE_PARAMETERS = (("args", "ptr"), ("begin", "i64"), ("end", "i64"), ("scratch
 class Phase:
     """One function of a kernel and how many tasks it has, an expression in the kernel's dims.
 
-    `serial` phases never use more than the calling thread (their work is too small to share, or ordered).
+    `serial` phases never use more than the calling thread (their work is too small to share, or ordered). They are not called where
+    a run has no tasks for them, so a function of one task need not look at its range.
     """
 
     function: str

@@ -15,7 +15,7 @@ three i64: nanoseconds in all, how many times it ran, and when it began for the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, emit_dim
 from pierian.compiler.codegen.writer import NULL, FunctionWriter, Value, constant, i32, i64
@@ -276,9 +276,11 @@ class _StepEmitter:
         for position, word in enumerate(words):
             f.store(word, f.gep(args, "i64", i64(position)), 8)
         for phase in code.phases:
-            tasks = self._dim(substitute(phase.tasks, actual))
-            if phase.serial or tasks.text == "1":
-                f.call(phase.function, "void", [args, i64(0), tasks, self.scratch])
+            count = substitute(phase.tasks, actual)
+            tasks = self._dim(count)
+            if phase.serial or count == 1:
+                with nullcontext() if isinstance(count, int) else f.when(f.cmp("icmp sgt", tasks, i64(0))):
+                    f.call(phase.function, "void", [args, i64(0), tasks, self.scratch])
             else:
                 self._parallel(phase.function, args, tasks)
 

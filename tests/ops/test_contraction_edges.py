@@ -335,3 +335,20 @@ def test_results_stored_turned_around(m: int, k: int, n: int, dtype: Any) -> Non
         np.testing.assert_array_equal(found[0], wanted.transpose(0, 2, 1) + np.arange(n)[:, None])
         np.testing.assert_array_equal(found[1], -wanted.transpose(1, 0, 2))
         np.testing.assert_array_equal(found[2], 2 * wanted.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize(("batch", "m", "n"), [(1, 3, 1), (3, 1, 3), (3, 5, 1), (2, 1, 1), (8, 2, 1), (1, 4, 4)])
+def test_long_and_short_sums_of_an_open_length(batch: int, m: int, n: int, dtype: str) -> None:
+    """A kernel holds several ways, and those that a run does not take leave its results alone."""
+    rng = np.random.default_rng(m)
+    graph = tf.Graph()
+    with graph.as_default():
+        a, b = tf.placeholder(dtype, [batch, m, None]), tf.placeholder(dtype, [batch, None, n])
+        fetches = [tf.matmul(a, b), tf.matmul(a, b) + tf.constant(1, dtype)]
+    with tf.Session(graph, threads=2) as session:
+        for length in (0, 1, 63, 64, 200, 1025, 70_000):
+            x = rng.integers(-3, 4, (batch, m, length)).astype(dtype)
+            y = rng.integers(-3, 4, (batch, length, n)).astype(dtype)
+            for found, more in zip(session.run(fetches, {a: x, b: y}), (0, 1), strict=True):
+                np.testing.assert_array_equal(found, x @ y + np.asarray(more, dtype))
