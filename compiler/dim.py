@@ -271,8 +271,19 @@ def definitely_differ(first: Dim, second: Dim) -> bool:
 
 
 def is_nonnegative(expression: Dim) -> bool:
-    """True where the expression is provably >= 0 for symbols >= 0 (coefficients all >= 0)."""
-    return all(factor >= 0 for factor in _terms(expression).values())
+    """True where the expression is provably >= 0 for symbols >= 0: a sum of products of what is."""
+    terms = _terms(expression).items()
+    return all(factor >= 0 and all(_atom_is_nonnegative(atom) for atom in monomial) for monomial, factor in terms)
+
+
+def _atom_is_nonnegative(atom: Atom) -> bool:
+    if atom.kind == "symbol":
+        return True
+    first, second = atom.args
+    if atom.kind == "max":
+        return is_nonnegative(first) or is_nonnegative(second)
+    divides = isinstance(second, int) and second > 0
+    return divides and (atom.kind == "mod" or is_nonnegative(first))
 
 
 _RULES: dict[str, Callable[[Dim, Dim], Dim]] = {"div": floordiv, "mod": mod, "max": maximum}

@@ -345,7 +345,7 @@ def _amounts(
         for size, taps, stride, dilation in zip(sizes, window, strides, dilations, strict=True):
             places = (size + stride - 1) // stride
             total = maximum((places - 1) * stride + (taps - 1) * dilation + 1 - size, 0)
-            found.append((total // 2, total - total // 2))
+            found.append((total // 2, (total + 1) // 2))
         return found
     pairs = [(before, after) for before, after in padding]
     if len(pairs) == len(sizes) + 2:  # for every axis in the order of the data format

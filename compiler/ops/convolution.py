@@ -160,6 +160,7 @@ def _padded(b: Any, x: Value, before: Sequence[Dim], after: Sequence[Dim]) -> Va
     """Zeros around the spatial axes; less than none cuts elements off."""
     spatial = len(before)
     rest = (0,) * (x.type.rank - 1 - spatial)
+    before, after = zip(*map(_within, before, x.shape[1:], after), strict=True)
     cuts = [[-min(amount, 0) if isinstance(amount, int) else 0 for amount in side] for side in (before, after)]
     begin, end = ((0, *cut, *rest) for cut in cuts)
     if any((*begin, *end)):
@@ -172,6 +173,14 @@ def _padded(b: Any, x: Value, before: Sequence[Dim], after: Sequence[Dim]) -> Va
     if all(amount == 0 for amount in (*ahead, *behind)):
         return x
     return b.pad(x, before=(0, *ahead, *rest), after=(0, *behind, *rest))
+
+
+def _within(before: Dim, size: Dim, after: Dim) -> tuple[Dim, Dim]:
+    """Amounts around an axis that cut off no more than it has; what is more, they cut off the other side's padding."""
+    if not (isinstance(before, int) and isinstance(size, int) and isinstance(after, int)):
+        return before, after
+    both = before + size + after
+    return (-size, both) if before < -size else (both, -size) if after < -size else (before, after)
 
 
 @conv_general.reference

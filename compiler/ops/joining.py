@@ -154,7 +154,12 @@ def _interleave_infer(*types: TensorType, shape: Any, counts: Any) -> TensorType
 @interleave.gradient
 def _interleave_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
     counts = node.attributes["counts"]
-    return tuple(b.slice(dz, begin=turn, end=dz.shape, step=counts) for turn in residues(counts))
+    begins = (tuple(map(_not_beyond, turn, dz.shape)) for turn in residues(counts))
+    return tuple(b.slice(dz, begin=begin, end=dz.shape, step=counts) for begin in begins)
+
+
+def _not_beyond(first: int, size: Dim) -> int:
+    return min(first, size) if isinstance(size, int) else first
 
 
 @interleave.reference

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pierian.compiler.dim import Dim
+from pierian.compiler.dim import Dim, is_nonnegative
 from pierian.compiler.errors import ArgumentError, ShapeError
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.kernel.scalar import Scalar
@@ -135,7 +135,10 @@ def _unslice_lower(k: Any, node: Node, index: Any) -> Scalar:
 
 @operator()
 def pad(x: Tensor, before: Sizes, after: Sizes, value: float = 0) -> Tensor:
-    """`x` with `before` and `after` elements equal to `value` put around it, axis by axis."""
+    """`x` with `before` and `after` elements equal to `value` put around it, axis by axis.
+
+    An amount given as an expression of open sizes may come out negative: so many elements are cut off then.
+    """
 
 
 @pad.normalize
@@ -155,7 +158,12 @@ def _pad_infer(x: TensorType, before: Any, after: Any, value: float) -> TensorTy
 
 @pad.gradient
 def _pad_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
-    begin = node.attributes["before"]
+    """A size that is not known may be less than none: what the padding then cuts off gets zeros, or cuts them in turn."""
+    sides = [node.attributes[side] for side in ("before", "after")]
+    back = [tuple(0 if is_nonnegative(amount) else -amount for amount in side) for side in sides]
+    if any(amount != 0 for side in back for amount in side):
+        dz = b.pad(dz, before=back[0], after=back[1])
+    begin = tuple(amount if is_nonnegative(amount) else 0 for amount in sides[0])
     shape = node.inputs[0].shape
     end = tuple(first + dim for first, dim in zip(begin, shape, strict=True))
     return (b.slice(dz, begin=begin, end=end, step=(1,) * len(shape)),)
@@ -163,7 +171,9 @@ def _pad_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
 
 @pad.reference
 def _pad_reference(x: Any, before: Any, after: Any, value: float) -> Any:
-    return np.pad(x, list(zip(before, after, strict=True)), constant_values=x.dtype.type(value))
+    kept = tuple(np.s_[max(-b, 0) : size - max(-a, 0)] for b, size, a in zip(before, x.shape, after, strict=True))
+    amounts = [(max(b, 0), max(a, 0)) for b, a in zip(before, after, strict=True)]
+    return np.pad(x[kept], amounts, constant_values=x.dtype.type(value))
 
 
 @pad.lower
@@ -189,7 +199,7 @@ def _flip_infer(x: TensorType, axis: Any) -> TensorType:
 
 @flip.expand
 def _flip_expand(b: Any, x: Value, axis: Any) -> Value:
-    axes = normalize_axes(axis, x.type.rank)
+    axes = [one for one in normalize_axes(axis, x.type.rank) if x.shape[one] != 0]
     return b.slice(
         x,
         begin=tuple(dim - 1 if i in axes else 0 for i, dim in enumerate(x.shape)),
@@ -206,4 +216,4 @@ slice.samples = [
 ]
 unslice.samples = [("f32[3]", {"shape": (7,), "begin": (5,), "step": (-2,)})]
 pad.samples = [("f32[2,3]", {"before": (1, 0), "after": (0, 2), "value": 1.5})]
-flip.samples = [("f32[3,4]", {"axis": 1}), ("f32[5]", {})]
+flip.samples = [("f32[3,4]", {"axis": 1}), ("f32[5]", {}), ("f32[2,0]", {"axis": 1})]

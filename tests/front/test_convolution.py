@@ -337,3 +337,46 @@ def test_the_first_of_equal_maxima_has_the_gradient(ksize: Any, strides: Any, la
                 results.append(session.run(dx, feeds))
         assert results[0].tobytes() == results[1].tobytes()
         np.testing.assert_allclose(results[0].transpose(back), wanted, rtol=1e-6, atol=1e-6)
+
+
+# As STRIDED, in two dimensions; depthwise, of windows that leave elements over or see padding only, of places fewer than strides.
+TWICE = [
+    ((2, 24, 7, 2), (3, 2, 1, 2), (4, 3), "SAME", (1, 1), 2),
+    ((1, 15, 13, 17), (2, 3, 1, 17), (3, 3), "SAME", (1, 1), 17),
+    ((3, 1, 4, 9), (1, 1, 1, 9), (4, 1), [(3, 0), (3, 3)], (1, 1), 9),
+    ((2, 9, 1, 3), (1, 1, 3, 4), (2, 4), "VALID", (1, 1), 1),
+    ((1, 11, 13, 6), (3, 3, 3, 8), (2, 3), [(0, 1), (2, 2)], (1, 2), 2),
+    ((0, 5, 5, 1), (1, 1, 1, 3), (1, 1), [(0, 3), (1, 0)], (1, 1), 1),
+]
+
+
+@pytest.mark.parametrize("case", TWICE)
+@pytest.mark.parametrize("sizes", ["known", "open"])
+def test_gradients_of_gradients_of_convolutions(case: Any, sizes: str) -> None:
+    """<dz, conv(x, w)> is linear in all three, so a derivative of one of its derivatives is another convolution."""
+    shape, window, strides, padding, dilations, groups = case
+    rng = np.random.default_rng(9)
+    x, w, u, v = (rng.standard_normal(one) for one in (shape, window, shape, window))
+    wanted = slow_conv(x, w, strides, padding, dilations, groups)
+    dz = rng.standard_normal(wanted.shape)
+    graph = tf.Graph()
+    with graph.as_default():
+        a, c = (
+            tf.placeholder("float64", shape if sizes == "known" else (None, None, None, shape[3])) for _ in range(2)
+        )
+        f, e = tf.placeholder("float64", window), tf.placeholder("float64", window)
+        y = tf.nn.conv2d(a, f, strides, padding, "NHWC", dilations)
+        d = tf.placeholder("float64", y.shape)
+        dx, dw = tf.gradients(y, [a, f], [d])
+        by_dx, by_dw = tf.gradients(dx, [d, f], [c]), tf.gradients(dw, [a, d], [e])
+    with tf.Session(graph, threads=2) as session:
+        found = session.run([y, dx, dw, by_dx, by_dw], {a: x, f: w, d: dz, c: u, e: v})
+        turned = session.run([dw, dx], {a: u, f: v, d: dz})
+    np.testing.assert_allclose(found[0], wanted, atol=1e-11)
+    for direction, gradient, moved in ((u, found[1], (u, w)), (v, found[2], (x, v))):
+        one = np.sum(dz * slow_conv(*moved, strides, padding, dilations, groups))
+        np.testing.assert_allclose(np.sum(gradient * direction), one, atol=1e-9)
+    np.testing.assert_allclose(found[3][0], slow_conv(u, w, strides, padding, dilations, groups), atol=1e-11)
+    np.testing.assert_allclose(found[4][1], slow_conv(x, v, strides, padding, dilations, groups), atol=1e-11)
+    for one, other in zip((found[3][1], found[4][0]), turned, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-11)

@@ -182,7 +182,7 @@ class VectorEmitter(StripeEmitter):
 
             extent = axes[0].extent
             if unrolled and isinstance(extent, int):
-                known = [self._known_rows(scope, reduces) for scope in inside] if extent <= SHORT_ROWS else []
+                known = [self._known_rows(scope, reduces) for scope in inside] if 0 < extent <= SHORT_ROWS else []
                 for point in range(extent):
                     points = [Scope(s.frame, s, {axis.name: i64(point) for axis in axes}) for s in inside]
                     for scope, rows in zip(points, known, strict=bool(known)):
