@@ -7,6 +7,7 @@ from typing import Any
 
 from pierian.compiler.autodiff.connectivity import explain_unconnected
 from pierian.compiler.autodiff.totals import Totals
+from pierian.compiler.dim import definitely_differ
 from pierian.compiler.errors import GradientError
 from pierian.compiler.graph.node import Node, Value
 
@@ -48,9 +49,8 @@ def gradients(
     totals = Totals(b)
     for position, y in enumerate(ys):
         start = grad_ys[position] if grad_ys is not None else None
-        if start is None:
-            start = b.ones_like(y)
-        elif start.type != y.type:
+        start = b.ones_like(y) if start is None else _like(b, start, y)
+        if start.type != y.type:
             raise GradientError("a starting gradient must be like its y", got=start.type, expected=y.type)
         totals.add(y, start)
     targets = set(xs)
@@ -64,7 +64,23 @@ def gradients(
             got=explain_unconnected(ys, missing[0], producer, stopped),
             advice='ask for zeros with unconnected="zero"',
         )  # fmt: skip
-    return [b.zeros_like(x) if x not in totals and unconnected == "zero" else totals.get(x) for x in xs]
+    found = [b.zeros_like(x) if x not in totals and unconnected == "zero" else totals.get(x) for x in xs]
+    return [_like(b, gradient, x) if gradient is not None else None for gradient, x in zip(found, xs, strict=True)]
+
+
+def _like(b: Any, gradient: Value, value: Value) -> Value:
+    """A gradient with the type of what it is for. What came back through an operator on two tensors may have the other one's open
+    sizes, which only a run can tell to be equal: it is asked to. A gradient that does not fit stays what it is."""
+    pairs = list(zip(gradient.shape, value.shape, strict=False))
+    same = gradient.dtype is value.dtype and gradient.type.rank == value.type.rank
+    if (
+        gradient.type == value.type
+        or not same
+        or any(one == 1 != other or definitely_differ(one, other) for one, other in pairs)
+    ):
+        return gradient
+    result: Value = b.broadcast_to(gradient, shape=value.shape)
+    return result
 
 
 def _reachable(ys: Sequence[Value], xs: Sequence[Value], producer: Producer) -> tuple[list[Node], set[Value]]:
@@ -112,6 +128,9 @@ def _step(
         incoming = [_incoming(b, value, totals, targets) for value in node.outputs]
         if all(one is None for one in incoming):
             return
+        if node.bodies:  # these have parameters of the outputs' types
+            pairs = zip(incoming, node.outputs, strict=True)
+            incoming = [_like(b, one, value) if one is not None else None for one, value in pairs]
         for value, gradient in zip(node.inputs, _gradients_of(b, node, incoming, reaching), strict=True):
             if gradient is not None and value in reaching and value.dtype.is_float:
                 totals.add(value, gradient)

@@ -119,3 +119,51 @@ def test_a_hessian_vector_product_through_a_scan() -> None:
     step = 1e-6 * direction
     wanted = (evaluate(slope, point + step) - evaluate(slope, point - step)) / 2e-6
     np.testing.assert_allclose(evaluate(product, point), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        tf.nn.silu, tf.nn.elu, lambda x: tf.flip(x, axis=1), lambda x: tf.tile(x, (1, 1)), lambda x: tf.stack([x, x])[0],
+        lambda x: tf.layer_norm(x, tf.constant(2.0, tf.float64), tf.constant(1.0, tf.float64)),
+        lambda x: tf.cond(tf.sum(x) > 100.0, lambda: x, lambda: x * x),
+        lambda x: tf.while_loop(lambda i, v: i < 3, lambda i, v: (i + 1, v * v), [0, x])[1],
+        lambda x: tf.while_loop(lambda i, v: i < 3, lambda i, v: (i + 1, v * v), [0, x], 4)[1],
+        lambda x: tf.scan(lambda s, v: (s + v, s * v), x[0], x)[1],
+    ],
+)  # fmt: skip
+def test_open_sizes_with_names_of_their_own(inner: Callable[[Any], Any]) -> None:
+    """What comes back through a product of two tensors may have the other one's sizes; a run sees whether they are equal."""
+    rng = np.random.default_rng(1)
+    x, y, z = rng.uniform(-1, 1, (3, 4)), rng.uniform(-1, 1, (4, 2)), rng.uniform(-1, 1, (3, 4))
+
+    def gradients(sizes: Any) -> Any:
+        graph = tf.Graph()
+        with graph.as_default():
+            a, b, c = (tf.placeholder(tf.float64, sizes(value.shape)) for value in (x, y, z))
+            product, weighed = tf.sum(tf.tanh(inner(a) @ b)), tf.sum(c * inner(a * 0.5))
+            fetches = [*tf.gradients(product, [a, b]), *tf.gradients(weighed, [a, c])]
+            fetches += tf.gradients(fetches[0], [a], [c])
+        with tf.Session(graph) as session:
+            return session.run(fetches, {a: x, b: y, c: z})
+
+    for known, found in zip(gradients(lambda shape: shape), gradients(lambda shape: [None] * len(shape)), strict=True):
+        np.testing.assert_allclose(found, known, rtol=1e-12, atol=1e-12)
+
+
+def test_a_padding_of_open_sizes_may_cut_off() -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        x, d = tf.placeholder(tf.float64, ["n"], name="x"), tf.placeholder(tf.float64, ["m"], name="d")
+        n, m = x.shape[0], d.shape[0]
+        y = tf.pad(x, before=(1,), after=(m - n - 1,))
+        (dx,) = tf.gradients(y, [x], [d])
+        (again,) = tf.gradients(dx, [d], [x])
+    with tf.Session(graph) as session:
+        for size in (3, 6, 9):
+            given = np.arange(1.0, size + 1)
+            found = session.run([y, dx, again], {x: np.arange(1.0, 6), d: given})
+            padded = np.array([0.0, 1, 2, 3, 4, 5, 0, 0, 0])[:size]
+            back = np.concatenate([given[1:6], np.zeros(max(6 - size, 0))])
+            for one, other in zip(found, (padded, back, padded), strict=True):
+                np.testing.assert_array_equal(one, other)
