@@ -146,6 +146,11 @@ def maximum(first: Dim, second: Dim) -> Dim:
     return _from_terms({(_atom("max", "", low, high),): 1})
 
 
+def at_most(first: Dim, second: Dim) -> tuple[Dim, Dim]:
+    """Two expressions that are equal where `first` <= `second`: so a run asks for it. They are the same if it is known."""
+    return (second, second) if is_nonnegative(second - first) else (maximum(first, second), second)
+
+
 def are_positive(values: list[Dim]) -> Dim:
     """1 where all are positive, else 0: one atom, however many there are."""
     largest_negated: Dim = -1

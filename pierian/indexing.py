@@ -94,7 +94,7 @@ def _slice(item: slice, size: Dim) -> tuple[Dim, Dim, int]:
             return 0, 0, 1  # nothing is left of an empty axis
         return first, last, step
 
-    # A size not known yet: bounds are taken as they are, counted from the end where negative.
+    # A size not known yet: bounds are taken as they are, counted from the end where negative; a run refuses those outside.
     def bound(value: Any, default: Dim) -> Dim:
         return default if value is None else int(value) if int(value) >= 0 else size + int(value)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-from pierian.compiler.dim import Dim, product, symbol
+from pierian.compiler.dim import Dim, at_most, product, symbol
 from pierian.compiler.errors import LoweringError
 from pierian.compiler.fusion.cost import Limits
 from pierian.compiler.fusion.fuser import fuse
@@ -204,13 +204,16 @@ def _alias_source(value: Value) -> Value:
 
 
 def _checks(graph: Graph) -> list[tuple[Dim, Dim, str]]:
-    """Sizes that must be equal when the program runs, each with the operator and line that ask for it."""
+    """Sizes that must be equal when the program runs, each with the operator and line that ask for it; no size may be negative."""
+    if not graph.dims():
+        return []
     found: dict[tuple[Dim, Dim], str] = {}
     for node in graph.walk():
         rule = node.op.constraints_rule
-        if rule is None or all(value.type.is_static for value in node.inputs):
-            continue
-        for first, second in rule(*(value.type for value in node.inputs), **node.attributes):
+        pairs = [at_most(0, dim) for value in node.outputs for dim in value.shape if not isinstance(dim, int)]
+        if rule is not None:
+            pairs += rule(*(value.type for value in node.inputs), **node.attributes)
+        for first, second in pairs:
             if first != second:
                 place = describe(node.location)
                 found.setdefault((first, second), f"{node.op.name} {node.name!r}" + (f" at {place}" if place else ""))

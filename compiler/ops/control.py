@@ -134,6 +134,11 @@ def _scan_infer(
     return (*types[:state], *(TensorType(type_.dtype, (length, *type_.shape)) for type_ in results[state:]))
 
 
+@scan.constraints
+def _scan_constraints(*types: TensorType, state: int, sequences: int, length: Dim, reverse: bool) -> list[Any]:
+    return [(type_.shape[0], length) for type_ in types[state : state + sequences]]
+
+
 @scan.gradient
 def _scan_gradient(b: Any, node: Node, *dys: Value | None) -> Sequence[Value | None]:
     from pierian.compiler.autodiff.control import scan_gradient

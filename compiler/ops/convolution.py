@@ -162,17 +162,28 @@ def _padded(b: Any, x: Value, before: Sequence[Dim], after: Sequence[Dim]) -> Va
     rest = (0,) * (x.type.rank - 1 - spatial)
     before, after = zip(*map(_within, before, x.shape[1:], after), strict=True)
     cuts = [[-min(amount, 0) if isinstance(amount, int) else 0 for amount in side] for side in (before, after)]
-    begin, end = ((0, *cut, *rest) for cut in cuts)
-    if any((*begin, *end)):
-        left = tuple(size - amount for size, amount in zip(x.shape, end, strict=True))
-        x = b.slice(x, begin=begin, end=left, step=(1,) * x.type.rank)
     ahead, behind = (
         [amount + cut for amount, cut in zip(side, given, strict=True)]
         for side, given in zip((before, after), cuts, strict=True)
     )
-    if all(amount == 0 for amount in (*ahead, *behind)):
-        return x
-    return b.pad(x, before=(0, *ahead, *rest), after=(0, *behind, *rest))
+
+    def cut(x: Value) -> Value:
+        begin, end = ((0, *cut, *rest) for cut in cuts)
+        if not any((*begin, *end)):
+            return x
+        left = tuple(size - amount for size, amount in zip(x.shape, end, strict=True))
+        result: Value = b.slice(x, begin=begin, end=left, step=(1,) * x.type.rank)
+        return result
+
+    def pad(x: Value) -> Value:
+        if all(amount == 0 for amount in (*ahead, *behind)):
+            return x
+        result: Value = b.pad(x, before=(0, *ahead, *rest), after=(0, *behind, *rest))
+        return result
+
+    # Where it is not known whether there is as much to cut off, that may be padding.
+    known = all(isinstance(size, int) for size in (*before, *after, *x.shape[1 : 1 + spatial]))
+    return pad(cut(x)) if known else cut(pad(x))
 
 
 def _within(before: Dim, size: Dim, after: Dim) -> tuple[Dim, Dim]:

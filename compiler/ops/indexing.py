@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pierian.compiler.dim import Dim
+from pierian.compiler.dim import Dim, at_most, maximum
 from pierian.compiler.dtype import DType, as_dtype, float32, int32, int64
 from pierian.compiler.errors import ArgumentError, DTypeError
 from pierian.compiler.graph.node import Node, Value
@@ -58,6 +58,12 @@ def _gather_infer(x: TensorType, indices: TensorType, axis: int) -> TensorType:
     return TensorType(x.dtype, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
+@gather.constraints
+def _gather_constraints(x: TensorType, indices: TensorType, axis: int) -> list[Any]:
+    """Where there is an index, there is an element."""
+    return [at_most(-maximum(-1, -indices.size), x.shape[axis])]
+
+
 @gather.gradient
 def _gather_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
     x, indices = node.inputs
@@ -101,7 +107,8 @@ def _scatter_infer(x: TensorType, indices: TensorType, updates: TensorType, axis
 
 @scatter_add.constraints
 def _scatter_constraints(x: TensorType, indices: TensorType, updates: TensorType, axis: int) -> list[Any]:
-    return list(zip(updates.shape, _gather_infer(x, indices, axis).shape, strict=True))
+    shapes = zip(updates.shape, _gather_infer(x, indices, axis).shape, strict=True)
+    return [*shapes, *_gather_constraints(x, indices, axis)]
 
 
 @scatter_add.gradient

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pierian.compiler.dim import Dim, is_nonnegative
+from pierian.compiler.dim import Dim, at_most, is_nonnegative
 from pierian.compiler.errors import ArgumentError, ShapeError
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.kernel.scalar import Scalar
@@ -24,8 +24,9 @@ from pierian.compiler.shape import (
 def slice(x: Tensor, begin: Sizes, end: Sizes, step: Sequence[int]) -> Tensor:
     """Every `step`-th element from `begin` up to `end` (left out), axis by axis.
 
-    Positions count from the front and lie within the axis. With a negative step `begin` is the first element taken and
-    `end` may be -1, before the first. Indexing a tensor (`x[1:, ::-1]`) makes these arguments.
+    Positions count from the front and lie within the axis; where sizes are open a run refuses those that do not. With a negative
+    step `begin` is the first element taken and `end` may be -1, before the first. Indexing a tensor (`x[1:, ::-1]`) makes these
+    arguments.
     """
 
 
@@ -50,6 +51,20 @@ def _slice_infer(x: TensorType, begin: Any, end: Any, step: Any) -> TensorType:
             raise ShapeError("the slice leaves the axis", got=f"{first}:{last}:{stride}", expected=f"within 0:{dim}")
         shape.append(max(count, 0) if isinstance(count, int) else count)
     return TensorType(x.dtype, shape)
+
+
+@slice.constraints
+def _slice_constraints(x: TensorType, begin: Any, end: Any, step: Any) -> list[Any]:
+    """The elements that are taken lie within their axis; they stop before `end`."""
+    counts = _slice_infer(x, begin, end, step).shape
+    pairs: list[tuple[Dim, Dim]] = []
+    for first, last, stride, dim, count in zip(begin, end, step, x.shape, counts, strict=True):
+        final = first + (count - 1) * stride
+        if stride > 0:
+            pairs += [at_most(0, first), (0, 0) if is_nonnegative(dim - last) else at_most(final + 1, dim)]
+        else:
+            pairs += [(0, 0) if is_nonnegative(last + 1) else at_most(0, final), at_most(first + 1, dim)]
+    return pairs
 
 
 @slice.gradient

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pierian.compiler.dim import Symbolic
 from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.builder import GraphBuilder
 from pierian.compiler.graph.constants import Constant
@@ -45,6 +46,9 @@ class Fold:
             return False
         if not node.inputs or not all(value.node.op.name == "constant" for value in node.inputs):
             return False
+        given = [one for value in node.attributes.values() for one in (value if isinstance(value, tuple) else (value,))]
+        if any(isinstance(one, Symbolic) for one in given):
+            return False  # a run says what is wanted of the constants
         size = node.output.type.size
         return isinstance(size, int) and size <= self.limit
 

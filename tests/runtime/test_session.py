@@ -222,3 +222,60 @@ def test_without_knowledge_of_how_objects_lie_results_are_the_same(monkeypatch: 
         np.testing.assert_array_equal(prepared(list(given)), first[0])
         with pytest.raises(FeedError):
             prepared(given[None])
+
+
+@pytest.mark.parametrize(
+    ("build", "least"),
+    [
+        (lambda x: x[:5], 5), (lambda x: x[7], 8), (lambda x: x[-4], 4), (lambda x: x[-3:], 3), (lambda x: x[3:], 3),
+        (lambda x: x[1:-1], 2), (lambda x: x[4::-2], 5), (lambda x: x[::-1], 0), (lambda x: x[1::3], 0),
+        (lambda x: tf.sum(x[2:][:100_000]), 100_002), (lambda x: tf.gather(x, [0, 3]), 1),
+        (lambda x: tf.pad(x, before=(0,), after=(x.shape[0] - 5,)), 3),
+        (lambda x: tf.nn.conv1d(tf.reshape(x, (1, x.shape[0], 1)), np.ones((4, 1, 1), np.float32)), 3),
+    ],
+)  # fmt: skip
+def test_open_sizes_that_are_too_small_are_refused(build: Any, least: int) -> None:
+    """Nothing beyond an array is read, and no size is negative."""
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder(tf.float32, [None], name="x")
+        y = build(x)
+    with tf.Session(graph) as session:
+        call = session.make_callable(y, [x])
+        for size in (least + 4, least, least + 1):
+            call(np.ones(size, np.float32))
+        for size in {0, least - 1} if least else ():
+            for run in (call, lambda given: session.run(y, {x: given})):
+                with pytest.raises(FeedError, match=r"(?s)test_session.py.*x_0"):
+                    run(np.ones(size, np.float32))
+
+
+def test_known_arrays_at_places_of_open_sizes() -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        n = tf.placeholder(tf.float32, ["n"], name="x").shape[0]
+        table = tf.constant(np.arange(4.0))
+        two = tf.slice(table, begin=(n,), end=(n + 2,), step=(1,))
+        fetches = [two, tf.slice(table, begin=(0,), end=(n,), step=(1,)), tf.pad(two, before=(n,), after=(2 - n,))]
+    with tf.Session(graph) as session:
+        for size in (0, 1, 2):
+            found = session.run(fetches, {"x": np.ones(size, np.float32)})
+            wanted = [size, size + 1], range(size), [0] * size + [size, size + 1] + [0] * (2 - size)
+            assert [one.tolist() for one in found] == [list(one) for one in wanted]
+        with pytest.raises(FeedError):
+            session.run(fetches, {"x": np.ones(3, np.float32)})
+
+
+def test_sequences_of_different_lengths_are_refused() -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        x, y = tf.placeholder(tf.float32, [None], name="x"), tf.placeholder(tf.float32, [None], name="y")
+        total, _ = tf.scan(lambda s, v: (s + v[0] * v[1], s), tf.constant(0.0), [x, y])
+        nine, _ = tf.scan(lambda s, v: (s + v, s), tf.constant(0.0), x, length=9)
+    with tf.Session(graph) as session:
+        assert session.run([total, nine], {x: np.ones(9, np.float32), y: np.ones(9, np.float32)}) == [9.0, 9.0]
+        for one, other in ((5, 3), (3, 5)):
+            with pytest.raises(FeedError, match="scan"):
+                session.run(total, {x: np.ones(one, np.float32), y: np.ones(other, np.float32)})
+        with pytest.raises(FeedError, match="scan"):
+            session.run(nine, {x: np.ones(5, np.float32)})
