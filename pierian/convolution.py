@@ -260,6 +260,8 @@ class _Pool:
         self.first = _is_channels_first(data_format)
         self.window = _each(ksize, spatial, data_format)
         self.steps = self.window if strides is None else _each(strides, spatial, data_format)
+        if any(one < 1 for one in (*self.window, *self.steps)):
+            raise ArgumentError("windows and strides are integers from 1 on", got=(self.window, self.steps))
         self.padding = padding
         self.axes = tuple(range(1 + spatial, 1 + 2 * spatial))
 
@@ -341,6 +343,8 @@ def _amounts(
             return [(0, 0)] * len(sizes)
         if padding.upper() != "SAME":
             raise ArgumentError("unknown padding", got=padding, expected="SAME, VALID, or pairs of numbers")
+        if any(stride < 1 for stride in strides):
+            raise ArgumentError("strides are integers from 1 on", got=tuple(strides))
         found: list[tuple[Dim, Dim]] = []
         for size, taps, stride, dilation in zip(sizes, window, strides, dilations, strict=True):
             places = (size + stride - 1) // stride

@@ -15,7 +15,7 @@ import numpy as np
 
 from pierian.compiler.dim import Symbolic
 from pierian.compiler.dtype import DType, as_dtype, bool_, float32, float64, int32, int64, promote, promote_scalar
-from pierian.compiler.errors import ArgumentError, DTypeError, GraphError, PierianError
+from pierian.compiler.errors import ArgumentError, DTypeError, GraphError, PierianError, ShapeError
 from pierian.compiler.graph.constants import Constant
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
@@ -199,7 +199,8 @@ class Builder:
                     if not isinstance(value, float) or not target.is_integer
                     else float64
                 )
-        assert target is not None
+        if target is None:
+            raise ArgumentError(f"{op.name} needs a tensor at least", location=self._here())
         if op.promote == "float" and not target.is_float:
             target = float64 if target in (int32, int64) else float32
         return [
@@ -305,9 +306,15 @@ def infer(
             result = op.infer_rule(types, bodies, **attributes)
         else:
             result = op.infer_rule(*types, **attributes)
+        found = result if isinstance(result, tuple) else (result,)
+        for type_ in found:
+            if not all(
+                isinstance(dim, Symbolic) or (isinstance(dim, (int, np.integer)) and dim >= 0) for dim in type_.shape
+            ):
+                raise ShapeError("sizes are integers that are not negative", got=type_)
     except PierianError as error:
         raise _placed(error, op, types, location, name) from None
-    return result if isinstance(result, tuple) else (result,)
+    return found
 
 
 def _placed(

@@ -29,7 +29,10 @@ def window_max(x: Tensor, window: Sequence[int], strides: Sequence[int]) -> Tens
 
 @window_max.normalize
 def _max_normalize(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(attributes[name]) for name in ("window", "strides")}
+    found = {name: tuple(attributes[name]) for name in ("window", "strides")}
+    if any(not isinstance(one, int) or one < 1 for value in found.values() for one in value):
+        raise ShapeError("windows and strides are integers from 1 on", got=found)
+    return found
 
 
 @window_max.infer

@@ -290,6 +290,11 @@ def test_what_does_not_fit_is_refused() -> None:
         tf.nn.conv2d(x, np.zeros((9, 3, 6, 8), np.float32))
     with pytest.raises(tf.ShapeError, match="data format"):
         tf.nn.conv2d(x[0], np.zeros((3, 3, 6, 8), np.float32))
+    for build in (tf.nn.max_pool, tf.nn.avg_pool):
+        for steps in ((2, 0), (0, 1), (-1, 1), (2, -1)):
+            for padding in ("VALID", "SAME"):
+                with pytest.raises(tf.PierianError, match="from 1 on"):
+                    build(x, *steps, padding)
     with pytest.raises(tf.ArgumentError, match="padding"):
         tf.nn.conv2d(x, np.zeros((3, 3, 6, 8), np.float32), padding="FULL")
     with pytest.raises(tf.ArgumentError, match="batch and channels"):
