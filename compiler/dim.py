@@ -151,6 +151,16 @@ def at_most(first: Dim, second: Dim) -> tuple[Dim, Dim]:
     return (second, second) if is_nonnegative(second - first) else (maximum(first, second), second)
 
 
+def lower_bound(first: Dim, second: Dim) -> Dim | None:
+    """What `second` has to reach, where the two were made by `at_most`; else None."""
+    for monomial, factor in _terms(first).items():
+        if first != second and factor == 1 and len(monomial) == 1 and monomial[0].kind == "max":
+            low, high = monomial[0].args
+            if maximum(low, high) == first and second in (low, high):
+                return low if second == high else high
+    return None
+
+
 def are_positive(values: list[Dim]) -> Dim:
     """1 where all are positive, else 0: one atom, however many there are."""
     largest_negated: Dim = -1

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pierian.compiler.dim import Dim, Symbolic, evaluate, symbols
+from pierian.compiler.dim import Dim, Symbolic, evaluate, lower_bound, symbols
 from pierian.compiler.errors import FeedError
 from pierian.compiler.shape import TensorType, format_shape
 
@@ -20,10 +20,10 @@ def as_array(given: Any, type_: TensorType, name: str) -> Array:
     Arrays of other libraries are read where they lie (by `numpy()`, `__array__` or DLPack), read-only ones too: nothing is written
     to an input. A copy is made of what has another element type, is not in C order or not aligned to its elements, and of lists
     and scalars. Conversions within a kind (float64 to float32) and from integers to floats are made; those that lose the kind
-    (float to integer) are refused.
+    (float to integer) and integers out of range are refused.
 
     Raises:
-        FeedError: not an array, on another device, an element type that does not convert, or a shape that does not fit.
+        FeedError: not an array, on another device, an element type or integers that do not convert, or a shape that does not fit.
     """
     wanted = type_.dtype.numpy
     try:
@@ -38,7 +38,13 @@ def as_array(given: Any, type_: TensorType, name: str) -> Array:
                 f"the value fed to {name!r} has the wrong element type", got=array.dtype, expected=type_.dtype,
                 advice=f"convert it with .astype({type_.dtype.name!r})",
             )  # fmt: skip
-        array = array.astype(wanted)
+        given_numbers, array = array, array.astype(wanted)
+        if wanted.kind in "iu" and not np.array_equal(array, given_numbers):
+            outside = given_numbers[array != given_numbers].flat[0]
+            raise FeedError(
+                f"the value fed to {name!r} has integers out of range", got=f"{outside} in {given_numbers.dtype}",
+                expected=type_.dtype,
+            )  # fmt: skip
     check_shape(array, type_, name)
     dense = np.require(array, requirements=("C", "ALIGNED"))
     # Native code knows an element type by its object; equal ones may be others.
@@ -105,6 +111,12 @@ def solve_sizes(
     for first, second, reason in checks:
         if symbols(first) | symbols(second) <= values.keys():
             left, right = evaluate(first, values), evaluate(second, values)
+            least = lower_bound(first, second)
+            if left != right and least is not None:
+                raise FeedError(
+                    "a size is too small", where=reason, got=f"{second} = {right}",
+                    expected=f"at least {least}" + ("" if isinstance(least, int) else f" = {left}"),
+                )  # fmt: skip
             if left != right:
                 raise FeedError(
                     "sizes that must be equal differ", where=reason, got=f"{first} = {left}, {second} = {right}"

@@ -246,8 +246,20 @@ def test_open_sizes_that_are_too_small_are_refused(build: Any, least: int) -> No
             call(np.ones(size, np.float32))
         for size in {0, least - 1} if least else ():
             for run in (call, lambda given: session.run(y, {x: given})):
-                with pytest.raises(FeedError, match=r"(?s)test_session.py.*x_0"):
+                with pytest.raises(FeedError, match=r"(?s)a size is too small.*test_session.py.*x_0.*at least"):
                     run(np.ones(size, np.float32))
+
+
+@pytest.mark.parametrize("given", [np.array([1, 2**40]), np.array([2**31], np.uint64), [-(2**31) - 1]], ids=str)
+def test_integers_out_of_range_are_refused(given: Any) -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder(tf.int32, [None], name="x")
+        y = x + 1
+    with tf.Session(graph) as session:
+        assert session.run(y, {x: np.array([2**31 - 2, -(2**31)])}).tolist() == [2**31 - 1, 1 - 2**31]
+        with pytest.raises(FeedError, match="integers out of range"):
+            session.run(y, {x: given})
 
 
 def test_known_arrays_at_places_of_open_sizes() -> None:
