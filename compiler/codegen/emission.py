@@ -30,6 +30,7 @@ class Emission:
     def __init__(self, target: Target, threads: int | None = None) -> None:
         self._target = target
         self._helpers = (threads or default_threads()) - 1
+        self._running = _running()
         self._texts: list[str] = []
         self._levels: list[int] = []
         self._objects: dict[int, bytes] = {}
@@ -97,7 +98,7 @@ class Emission:
         emitters: dict[int, Emitter] = {}
         while (number := self._take()) is not None:
             try:
-                with _running():
+                with self._running:
                     level = self._levels[number]
                     emitter = emitters.get(level) or emitters.setdefault(level, Emitter(self._target, level))
                     self._objects[number] = emitter.emit(self._texts[number])

@@ -35,6 +35,9 @@ _POINTER, _TEXT, _WORD = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
 _OUT = ctypes.POINTER(_POINTER)  # takes a string that LLVMPY_DisposeString frees
 _NATIVE = ("NativeTarget", "NativeAsmPrinter", "NativeAsmParser")  # parser: the pool spins with an inline `pause`
 _ALL = ("AllTargetInfos", "AllTargets", "AllTargetMCs", "AllAsmPrinters")
+# Functions that take long let other threads of Python run meanwhile. The others keep Python's lock: a thread that gives it away for
+# microseconds may wait 5 ms until a busy one lets it go on.
+_LONG = {"ParseAssembly", "VerifyModule", "TargetMachineEmitToMemory"}
 _SIGNATURES = {
     "ContextCreate": (_POINTER, ()),
     "ContextDispose": (None, (_POINTER,)),
@@ -177,8 +180,8 @@ def _load() -> ctypes.CDLL:
         raise LoweringError("compiling needs llvmlite", advice="pip install llvmlite")
     library = _opened(os.path.join(os.path.dirname(package.origin), "binding", _FILE))
     for name, (result, parameters) in _SIGNATURES.items():
-        function = getattr(library, f"LLVMPY_{name}")
-        function.restype, function.argtypes = result, parameters
+        kind = ctypes.CFUNCTYPE if name in _LONG else ctypes.PYFUNCTYPE
+        setattr(library, f"LLVMPY_{name}", kind(result, *parameters)((f"LLVMPY_{name}", library)))
     for name in _NATIVE:
         getattr(library, f"LLVMPY_Initialize{name}")()
     return library
