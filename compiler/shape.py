@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 
 from pierian.compiler.dim import Dim, definitely_differ, product
 from pierian.compiler.dtype import DType
@@ -99,23 +100,32 @@ def normalize_axis(axis: int, rank: int) -> int:
     """`axis` counted from the front.
 
     Raises:
-        ArgumentError: the axis is outside the rank.
+        ArgumentError: the axis is no integer, or outside the rank.
     """
-    if not -rank <= axis < rank:
-        raise ArgumentError("axis is out of range", got=axis, expected=f"{-rank} <= axis < {rank}")
-    return axis % rank if rank else 0
+    try:
+        number = operator.index(axis)
+    except TypeError:
+        raise ArgumentError("an axis is an integer", got=repr(axis)) from None
+    if not -rank <= number < rank:
+        raise ArgumentError("axis is out of range", got=number, expected=f"{-rank} <= axis < {rank}")
+    return number % rank if rank else 0
+
+
+def listed(axis: int | Sequence[int]) -> list[int]:
+    """The axes given as one or several."""
+    return list(axis) if isinstance(axis, Iterable) and not isinstance(axis, str) else [axis]
 
 
 def normalize_axes(axis: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
     """Sorted axes from the front; None means all.
 
     Raises:
-        ArgumentError: an axis outside the rank, or given twice.
+        ArgumentError: an axis that is no integer, outside the rank, or given twice.
     """
     if axis is None:
         return tuple(range(rank))
-    axes = [axis] if isinstance(axis, int) else list(axis)
-    result = tuple(sorted(normalize_axis(int(one), rank) for one in axes))
+    axes = listed(axis)
+    result = tuple(sorted(normalize_axis(one, rank) for one in axes))
     if len(set(result)) != len(result):
         raise ArgumentError("an axis is given twice", got=tuple(axes))
     return result

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pierian.compiler.dim import Dim, maximum, product
@@ -312,9 +313,10 @@ def _channels_first(b: Any, x: Any) -> Any:
 
 def _each(given: int | Sequence[int], spatial: int, data_format: str | None) -> tuple[int, ...]:
     """One number for each spatial axis."""
-    if isinstance(given, int):
-        return (given,) * spatial
-    numbers = tuple(int(one) for one in given)
+    try:
+        numbers = tuple(map(operator.index, given if isinstance(given, Iterable) else (given,)))
+    except TypeError:
+        raise ArgumentError("an integer, or one for each spatial axis, is needed", got=repr(given)) from None
     if len(numbers) == 1:
         return numbers * spatial
     if len(numbers) == spatial + 2:
@@ -351,10 +353,13 @@ def _amounts(
             total = maximum((places - 1) * stride + (taps - 1) * dilation + 1 - size, 0)
             found.append((total // 2, (total + 1) // 2))
         return found
-    pairs = [(before, after) for before, after in padding]
+    try:
+        pairs = [(before, after) for before, after in padding]
+    except (TypeError, ValueError):
+        raise ArgumentError("unknown padding", got=repr(padding), expected="SAME, VALID, or pairs of numbers") from None
     if len(pairs) == len(sizes) + 2:  # for every axis in the order of the data format
         pairs = pairs[2:] if first else pairs[1:-1]
-    if len(pairs) != len(sizes) or any(amount < 0 for pair in pairs for amount in pair):
+    if len(pairs) != len(sizes) or any(isinstance(one, str) or one < 0 for pair in pairs for one in pair):
         raise ArgumentError("padding needs a pair of numbers >= 0 for each spatial axis", got=padding)
     return list(pairs)
 

@@ -16,6 +16,7 @@ from pierian.compiler.shape import (
     TensorType,
     broadcast_constraints,
     format_shape,
+    listed,
     normalize_axes,
     normalize_axis,
 )  # fmt: skip
@@ -163,9 +164,8 @@ def expand_dims(x: Tensor, axis: int | Sequence[int] = 0) -> Tensor:
 
 @expand_dims.normalize
 def _expand_normalize(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
-    axis = attributes["axis"]
-    count = 1 if isinstance(axis, int) else len(axis)
-    return {"axis": normalize_axes(axis, types[0].rank + count)}
+    axes = listed(attributes["axis"])
+    return {"axis": normalize_axes(axes, types[0].rank + len(axes))}
 
 
 @expand_dims.infer

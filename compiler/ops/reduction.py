@@ -13,7 +13,7 @@ from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.ops import rules
 from pierian.compiler.ops.definition import Tensor, operator
-from pierian.compiler.shape import TensorType, normalize_axes, normalize_axis
+from pierian.compiler.shape import TensorType, listed, normalize_axes, normalize_axis
 
 Axes = int | Sequence[int] | None
 
@@ -146,12 +146,10 @@ def _all_reference(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
 
 
 def _position_axis(types: list[TensorType], attributes: dict[str, Any]) -> dict[str, Any]:
-    axis = attributes["axis"]
-    if axis is None or isinstance(axis, tuple):
-        if axis is not None and len(axis) == 1:
-            return {"axis": axis, "keepdims": attributes["keepdims"]}
-        raise ArgumentError("positions need one axis", got=axis, expected="an integer")
-    return {"axis": (normalize_axis(axis, types[0].rank),), "keepdims": bool(attributes["keepdims"])}
+    axes = [] if attributes["axis"] is None else listed(attributes["axis"])
+    if len(axes) != 1:
+        raise ArgumentError("positions need one axis", got=attributes["axis"], expected="an integer")
+    return {"axis": (normalize_axis(axes[0], types[0].rank),), "keepdims": bool(attributes["keepdims"])}
 
 
 def _positions(x: TensorType, axis: tuple[int, ...], keepdims: bool) -> TensorType:

@@ -27,6 +27,39 @@ def test_sizes_are_integers_that_are_not_negative(build: Callable[[Any], Any]) -
         build(tf.placeholder("float32", [2, 3]))
 
 
+@pytest.mark.parametrize("axis", [1.5, "a", ["a"], [0.5]], ids=str)
+@pytest.mark.parametrize(
+    "build",
+    [
+        tf.reduce_sum, tf.argmax, tf.cumsum, tf.softmax, tf.squeeze, tf.expand_dims, tf.flip,
+        lambda x, axis: tf.concat([x, x], axis), lambda x, axis: tf.stack([x, x], axis), lambda x, axis: tf.gather(x, [0], axis),
+    ],
+)  # fmt: skip
+def test_axes_are_integers(build: Callable[..., Any], axis: Any) -> None:
+    with tf.Graph().as_default(), pytest.raises(tf.ArgumentError, match="an axis is an integer"):
+        build(tf.placeholder("float32", [1, 3]), axis=axis)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"strides": "a"}, {"strides": [1, "b"]}, {"strides": 1.5}, {"dilations": None}, {"padding": 3}, {"padding": [[1, 2], "a"]},
+        {"padding": [["a", "b"], [0, 0]]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_windows_take_integers(arguments: dict[str, Any]) -> None:
+    with tf.Graph().as_default(), pytest.raises(tf.ArgumentError):
+        tf.nn.conv2d(tf.placeholder("float32", [1, 5, 5, 1]), np.ones((3, 3, 1, 1), np.float32), **arguments)
+
+
+def test_axes_of_other_libraries() -> None:
+    x = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(tf.reduce_sum(x, axis=np.int64(-1)), x.sum(-1))
+    np.testing.assert_array_equal(tf.reduce_sum(x, axis=np.array([0, 1])), x.sum())
+    assert tf.expand_dims(x, np.int32(0)).shape == (1, 2, 3)
+
+
 @pytest.mark.parametrize("build", [tf.concat, tf.stack])
 def test_nothing_to_join(build: Callable[[Any], Any]) -> None:
     with tf.Graph().as_default(), pytest.raises(tf.ArgumentError, match="needs a tensor"):
