@@ -32,7 +32,8 @@ ROWS_OF_MANY = 16
 # Operations of one step in one band at least: about 0.5 us, many times what launching its kernels takes.
 BAND_WORK = 1 << 15
 # What all bands read may take so many second-level caches: each thread has it in its own. Where it just fills one, an LSTM's steps
-# take 0.91 to 0.95 of the time with two threads, and 0.96 to 1.03 with one (Zen 3); where it fills two of them, bands no longer pay.
+# take 0.95 of the time with two threads (0.66 beside other work, when one is kept from their meetings), and 1.04 with one (Zen 3);
+# where it fills two of them, bands no longer pay.
 SHARED_PART = 1.125
 
 
