@@ -153,11 +153,10 @@ def at_most(first: Dim, second: Dim) -> tuple[Dim, Dim]:
 
 def lower_bound(first: Dim, second: Dim) -> Dim | None:
     """What `second` has to reach, where the two were made by `at_most`; else None."""
-    for monomial, factor in _terms(first).items():
-        if first != second and factor == 1 and len(monomial) == 1 and monomial[0].kind == "max":
-            low, high = monomial[0].args
-            if maximum(low, high) == first and second in (low, high):
-                return low if second == high else high
+    for atom in (atom for monomial in _terms(first) for atom in monomial if atom.kind == "max"):
+        low, high = atom.args
+        if maximum(low, high) == first and second in (low, high):
+            return low if second == high else high
     return None
 
 

@@ -261,8 +261,6 @@ class _Pool:
         self.first = _is_channels_first(data_format)
         self.window = _each(ksize, spatial, data_format)
         self.steps = self.window if strides is None else _each(strides, spatial, data_format)
-        if any(one < 1 for one in (*self.window, *self.steps)):
-            raise ArgumentError("windows and strides are integers from 1 on", got=(self.window, self.steps))
         self.padding = padding
         self.axes = tuple(range(1 + spatial, 1 + 2 * spatial))
 
@@ -317,6 +315,8 @@ def _each(given: int | Sequence[int], spatial: int, data_format: str | None) -> 
         numbers = tuple(map(operator.index, given if isinstance(given, Iterable) else (given,)))
     except TypeError:
         raise ArgumentError("an integer, or one for each spatial axis, is needed", got=repr(given)) from None
+    if any(one < 1 for one in numbers):
+        raise ArgumentError("windows, strides and dilations are integers from 1 on", got=numbers)
     if len(numbers) == 1:
         return numbers * spatial
     if len(numbers) == spatial + 2:
@@ -345,8 +345,6 @@ def _amounts(
             return [(0, 0)] * len(sizes)
         if padding.upper() != "SAME":
             raise ArgumentError("unknown padding", got=padding, expected="SAME, VALID, or pairs of numbers")
-        if any(stride < 1 for stride in strides):
-            raise ArgumentError("strides are integers from 1 on", got=tuple(strides))
         found: list[tuple[Dim, Dim]] = []
         for size, taps, stride, dilation in zip(sizes, window, strides, dilations, strict=True):
             places = (size + stride - 1) // stride

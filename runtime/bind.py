@@ -111,16 +111,17 @@ def solve_sizes(
     for first, second, reason in checks:
         if symbols(first) | symbols(second) <= values.keys():
             left, right = evaluate(first, values), evaluate(second, values)
+            if left == right:
+                continue
             least = lower_bound(first, second)
-            if left != right and least is not None:
+            if least is not None:
                 raise FeedError(
                     "a size is too small", where=reason, got=f"{second} = {right}",
                     expected=f"at least {least}" + ("" if isinstance(least, int) else f" = {left}"),
                 )  # fmt: skip
-            if left != right:
-                raise FeedError(
-                    "sizes that must be equal differ", where=reason, got=f"{first} = {left}, {second} = {right}"
-                )
+            raise FeedError(
+                "sizes that must be equal differ", where=reason, got=f"{first} = {left}, {second} = {right}"
+            )
     return values
 
 

@@ -34,8 +34,8 @@ TASK_COLUMNS = 512
 FEW_TASKS = 4
 # Products of one row between two visits of its sums, at least.
 SHORTEST_PART = 512
-# Bytes of columns that are worth a stream of their own from the last cache: shorter ones cost more to store one by one than to wait
-# for (Zen 3).
+# Bytes of columns from which each is worth a stream of its own from the last cache: neighbours that are shorter are one stream as it
+# is, and far apart they cost more to store one by one than to wait for (Zen 3).
 SHORT_STREAM = 256
 # Bytes that the hardware follows by itself before they end: there fetching ahead takes a seventh longer.
 FOLLOWED = 1024

@@ -15,6 +15,7 @@ from pierian.compiler.codegen.contraction.microkernel import accumulate
 from pierian.compiler.codegen.contraction.packing import pack_rows
 from pierian.compiler.codegen.contraction.small import SMALL_PACKING, SMALL_WORK, is_at_most
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
+from pierian.compiler.codegen.turns import turns
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, mangle, vector
 from pierian.compiler.dim import Dim, ceildiv, product
 from pierian.compiler.kernel import scalar as ir
@@ -152,10 +153,7 @@ class _Emitter:
         w, r, d = self.writer, self.roles, self.dots
         length = w.sub(end, begin)
         last = w.sub(self.scope.dim(r.n.extent), i64(1))
-        tiles = w.op("sdiv", w.add(count, i64(d.columns - 1)), i64(d.columns))
-        end, step, apart = (tiles, 1, tiles) if d.abreast else (count, d.columns, i64(1))
-        with w.loop(i64(0), end, step) as column:
-            places = [w.add(column.index, w.mul(apart, i64(j))) for j in range(d.columns)]
+        with turns(w, i64(0), count, d.columns, d.abreast) as (places, step):
             # Columns beyond the last repeat it; nobody looks at their sums.
             at = [w.minimum(w.add(first, place), last) for place in places]
             columns = [self._rhs_line(scope, one, begin) for one in at]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.contraction.microkernel import accumulate
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
+from pierian.compiler.codegen.turns import turns
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.dim import Dim, ceildiv
 from pierian.compiler.kernel import scalar as ir
@@ -83,11 +84,8 @@ class _Emitter:
             own = w.gep(w.arg("scratch"), self.dtype.llvm, w.sub(i64(0), first))
             self._clear(own, first, end)
             whole = w.add(begin, w.op("and", w.sub(depth, begin), i64(-s.group)))
-            groups = w.op("sdiv", w.sub(whole, begin), i64(s.group))
-            last, step, apart = (w.add(begin, groups), 1, groups) if s.abreast else (whole, s.group, i64(1))
-            with w.loop(begin, last, step) as group:
-                points = [w.add(group.index, w.mul(apart, i64(i))) for i in range(s.group)]
-                self._rows(inside, own, points, step, first, end)
+            with turns(w, begin, whole, s.group, s.abreast) as (numbers, step):
+                self._rows(inside, own, numbers, step, first, end)
             with w.loop(whole, depth) as single:
                 self._rows(inside, own, [single.index], 1, first, end)
             self._leave(own, sums, first, end)

@@ -12,6 +12,7 @@ from pierian.compiler.codegen.loops.next_rows import accesses_worth_asking, has_
 from pierian.compiler.codegen.loops.plan import GRAIN, LONG_STREAM, STREAMS, STRETCH, Plan
 from pierian.compiler.codegen.side_by_side import evaluate_together
 from pierian.compiler.codegen.streaming import overflows, streamed_buffers, write_both_ways
+from pierian.compiler.codegen.turns import turns
 from pierian.compiler.codegen.writer import TRUE, FunctionWriter, Value, constant, element_of, i64, is_literal, like
 from pierian.compiler.cost import kernel_bytes
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
@@ -111,18 +112,13 @@ class RowEmitter:
         writer, axes, together = scope.writer, self.kernel.axes, self.plan.together
         for axis in axes:
             scope.dim(axis.extent)
-        distance, turn, stop = i64(1), together, end
-        if self.plan.abreast:
-            distance = writer.op("udiv", writer.add(writer.sub(end, begin), i64(together - 1)), i64(together))
-            turn, stop = 1, writer.add(begin, distance)
-        with writer.loop(begin, stop, turn) as loop:
+        with turns(writer, begin, end, together, self.plan.abreast) as (numbers, _):
             last = writer.sub(end, i64(1)) if together > 1 else end
             scopes, first_time = [], []
-            for k in range(together):
-                number = writer.add(loop.index, writer.mul(distance, i64(k)))
+            for k, number in enumerate(numbers):
                 first_time.append(writer.cmp("icmp sle", number, last) if k else TRUE)
                 if k and self.plan.abreast:
-                    number = writer.select(first_time[k], number, loop.index)
+                    number = writer.select(first_time[k], number, numbers[0])
                 elif k:
                     number = writer.minimum(number, last)
                 values = unravel(scope, number, axes)

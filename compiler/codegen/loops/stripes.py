@@ -13,6 +13,7 @@ from pierian.compiler.codegen.loops.plan import (
     STRIPE,
 )
 from pierian.compiler.codegen.loops.rows import RowEmitter
+from pierian.compiler.codegen.turns import turns
 from pierian.compiler.codegen.writer import Value, element_of, i64, like
 from pierian.compiler.kernel.nodes import Axis, Reduce
 from pierian.compiler.schedule.rows import groups
@@ -97,8 +98,7 @@ class StripeEmitter(RowEmitter):
             for place, first in zip(places, starts, strict=True):
                 write(place, first)
 
-        def some_rows(first: Value, count: int, apart: Value) -> None:
-            numbers = [writer.add(first, writer.mul(apart, i64(k))) for k in range(count)]
+        def some_rows(numbers: Sequence[Value]) -> None:
             names = [reduce.axes[0].name for reduce in reduces]
             rows = [Scope(scope.frame, scope, dict.fromkeys(names, number)) for number in numbers]
             for row in rows:
@@ -128,13 +128,12 @@ class StripeEmitter(RowEmitter):
         width = axis.extent
         ordered = any(len(state) > 1 for state in starts)
         far = isinstance(width, int) and width <= STRIPE and not self.is_near and not ordered
-        blocks = writer.op("sdiv", writer.sub(last, first), i64(ROWS))
-        whole = writer.add(first, writer.mul(blocks, i64(ROWS)))
+        whole = writer.add(first, writer.op("and", writer.sub(last, first), i64(-ROWS)))
         columns(start, scope)
-        with writer.loop(first, writer.add(first, blocks) if far else whole, 1 if far else ROWS) as block:
-            some_rows(block.index, ROWS, blocks if far else i64(1))
+        with turns(writer, first, whole, ROWS, far) as (numbers, _):
+            some_rows(numbers)
         with writer.loop(whole, last, 1) as single:
-            some_rows(single.index, 1, i64(1))
+            some_rows([single.index])
         columns(end, scope)
 
     def _finish_columns(self, column: Scope, states: Sequence[State]) -> None:
