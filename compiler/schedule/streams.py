@@ -7,10 +7,11 @@ from pierian.compiler.frozen import frozen
 from pierian.compiler.schedule.roles import Roles
 from pierian.compiler.target.features import CACHE_LINE, Target
 
-# Rows of results up to which rhs is read so: with so many reading it takes longer than multiplying; and with those where vectors are
-# narrow, for which panels would have to be packed in the first-level cache (Zen 3: half to nine tenths of the time).
-MOST_ROWS = 4
-MOST_ROWS_OF_NARROW = 8
+# Rows of results up to which rhs is read so: with so many, reading takes longer than multiplying, or panels would have to be packed
+# on the way (half to nine tenths of the time on Zen 3, 0.65 to 0.9 on Emerald Rapids). With more rows than the second number, panels
+# that are there already are faster.
+MOST_ROWS = 8
+MOST_ROWS_BEFORE_PANELS = 4
 # Vectors in a stripe, at least: shorter rows of rhs are better summed in registers.
 FEW_VECTORS = 16
 # Rows of rhs read side by side, at most; a power of two, as is half of it.
@@ -61,7 +62,7 @@ class Stream:
     @property
     def beats_panels(self) -> bool:
         """Whether even panels that were packed beforehand, once for many runs, are no faster."""
-        return self.rows <= MOST_ROWS
+        return self.rows <= MOST_ROWS_BEFORE_PANELS
 
     def pays(self, roles: Roles) -> Dim:
         """1 where the sizes of a run are such that this is to be used, else 0: of an open number of rows, one; and columns that fill
@@ -78,7 +79,7 @@ def choose_stream(roles: Roles, target: Target) -> Stream | None:
     if step is None or k == 0 or roles.rows or roles.segments or roles.packed:
         return None
     rows = m if isinstance(m, int) else 1
-    if not 0 < rows <= (MOST_ROWS_OF_NARROW if target.vector_bytes < CACHE_LINE else MOST_ROWS):
+    if not 0 < rows <= MOST_ROWS:
         return None
     itemsize = roles.reduce.value.dtype.itemsize
     lanes = target.lanes(8 * itemsize)
