@@ -22,7 +22,7 @@ from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Statement, Store
 from pierian.compiler.schedule.kept import SIDE, keep_between_passes
 from pierian.compiler.schedule.rows import cost, groups
-from pierian.compiler.target.features import CACHE_LINE, Target
+from pierian.compiler.target.features import Target
 
 
 class RowEmitter:
@@ -36,7 +36,6 @@ class RowEmitter:
         self.streamed = self._streamed(target)
         size = kernel_bytes(kernel)
         self.is_near = isinstance(size, int) and size <= target.l2
-        self.splits_rows = target.vector_bytes < CACHE_LINE
         asked = accesses_worth_asking(kernel, target, self.streamed) if plan.kind == "rows" else ()
         waits = not plan.abreast and self.streamed < kernel.outputs and overflows(kernel, target)
         if waits and not (asked and has_short_rows(kernel, plan.lanes)):
@@ -251,7 +250,7 @@ class RowEmitter:
         """How many parts of a row are read side by side: several, of long rows that come from memory to be reduced once."""
         plain = all(isinstance(s, Reduce) and not s.combiner.startswith("arg") for s in group)
         long = not isinstance(extent, int) or extent >= LONG_STREAM
-        return STREAMS if plain and long and self.splits_rows and not self.is_near and unroll % STREAMS == 0 else 1
+        return STREAMS if plain and long and not self.is_near and unroll % STREAMS == 0 else 1
 
     def _row_unroll(self, group: Sequence[Statement], rows: int) -> int:
         """Vectors of each row in flight."""
