@@ -151,7 +151,7 @@ def choose_tiling(roles: Roles, target: Target) -> Tiling:
     near = target.l2 // NEAR_SHARE // itemsize
     deepest = max(CHAIN, min(DEEPEST, near // (FEW_TILES * mr)))
     held = _rows_kept(roles, target, nr, itemsize)
-    along_m = _walks_lhs_along_m(roles, target, nr, itemsize)
+    along_m = _walks_lhs_along_m(roles)
     near_along_k = along_m and _is_near_along_k(roles, itemsize)
     panel_by_panel = near_along_k or _packs_panel_by_panel(roles, target, mr, nr, itemsize)
     if near_along_k:
@@ -344,15 +344,14 @@ def _fits_first_level(target: Target, nr: int, itemsize: int) -> bool:
     return CHAIN * nr * itemsize <= PANEL_SHARE * target.l1
 
 
-def _walks_lhs_along_m(roles: Roles, target: Target, nr: int, itemsize: int) -> bool:
+def _walks_lhs_along_m(roles: Roles) -> bool:
     """Whether lhs lies along m and is walked in segments of a long sum: tasks have so many rows that each uses all of a line, and
     few products at a time, so that what tiles share, in place or packed, stays near."""
     steps, depth = roles.lhs_steps, roles.depth
     if steps is None or steps[0] != 1 or steps[1] == 1 or roles.packed:
         return False
     is_long = not isinstance(depth, int) or depth >= 2 * LONG
-    is_in_segments = bool(roles.segments) and isinstance(roles.m.extent, int)
-    return is_in_segments and is_long and _fits_first_level(target, nr, itemsize)
+    return bool(roles.segments) and isinstance(roles.m.extent, int) and is_long
 
 
 def _is_near_along_k(roles: Roles, itemsize: int) -> bool:
