@@ -25,8 +25,10 @@ FOLD = 3.0
 COPY = 0.15
 TURN = 1.0
 GATHER = 1.5
-# A tile loads more values for each multiplication than one of panels does, and takes so much longer.
+# A tile loads more values for each multiplication than one of panels does, and takes so much longer; wide vectors of a rhs that the
+# second cache does not hold come no faster than the second number allows (Emerald Rapids).
 LOADING = 1.15
+LOADING_FAR = 1.75
 # Bytes of rhs in one task, about, and columns at most.
 TASK_BYTES = 1 << 17
 TASK_COLUMNS = 512
@@ -120,6 +122,7 @@ class _Form:
 
     Attributes:
         sizes: columns and depth, guessed where they are open.
+        loading: what a multiplication takes, in the time of one of a tile of panels.
     """
 
     outer: tuple[Axis, ...]
@@ -128,12 +131,13 @@ class _Form:
     tile: tuple[int, int]
     part: int
     sizes: tuple[int, int]
+    loading: float
 
     def time(self, m: int) -> float:
         """What it takes for so many rows."""
         n, k = self.sizes
         padded, width = (-(-size // side) * side for size, side in zip((m, n), self.tile, strict=True))
-        products = padded * width * (LOADING * -(-k // self.lanes) + FOLD * -(-k // self.part))
+        products = padded * width * (self.loading * -(-k // self.lanes) + FOLD * -(-k // self.part))
         return products + self.packed * GATHER * m * k
 
 
@@ -162,7 +166,9 @@ def _form(kernel: Kernel, roles: Roles, target: Target) -> _Form | None:
     # The rows of lhs take half of the first cache.
     near = target.l1 // 2 // ((m if isinstance(m, int) and m > 0 else tile[0]) * itemsize)
     part = min(max(SHORTEST_PART, near), CHAIN * lanes) // lanes * lanes
-    return _Form(outer, packed, lanes, tile, part, (guess(n), guess(k)))
+    size = product([axis.extent for axis in outer]) * n * k * itemsize
+    is_far = target.vector_bytes >= CACHE_LINE and isinstance(size, int) and size > target.l2
+    return _Form(outer, packed, lanes, tile, part, (guess(n), guess(k)), LOADING_FAR if is_far else LOADING)
 
 
 def tiled_time(roles: Roles, target: Target) -> Callable[[int, int], float]:
