@@ -24,9 +24,6 @@ PANEL_SHARE = 3 / 8
 PATIENCE = 2
 FEW_ROWS_OF_PANELS = 96
 FEW_ROWS_ALONG_M = 144
-# Panels of wide vectors are read from the second-level cache, into which the hardware fetches no rows that lie apart: tasks that
-# have all rows pack them, from the second tile on where rhs is more than half of that cache (Emerald Rapids: 0.5 to 0.8 of the time
-# of reading in place with 28 to 168 rows, 0.9 with 16), and products of more rows pack first (0.45 to 0.9).
 # Bytes of each row that are packed at once where rows share so few sets that nothing can be fetched before its turn.
 PIECE = 512
 # Panels of the results of one task where lhs is walked along m, such as an image in the gradient of filters: what its lines hold is
@@ -61,6 +58,8 @@ LITTLE_WASTE = 32
 # Multiplications from which there should be enough tasks for several threads, and how many are enough.
 SHARED_WORK = 1 << 20
 ENOUGH_TASKS = 16
+# Multiplications that two threads are soon done with.
+SOON_DONE = 1 << 25
 # Tiles along m up to which a block is not cut for more tasks.
 LEAST_TILES = 4
 # A sum is split over tasks where results are so few; and the products that each share has, at least, so that adding up the shares
@@ -368,13 +367,17 @@ def _lines_beside_panel(roles: Roles, target: Target, nr: int, itemsize: int) ->
 
 
 def _packs_panel_by_panel(roles: Roles, target: Target, mr: int, nr: int, itemsize: int) -> bool:
-    """Whether tasks pack for themselves: panels that several of their tiles use and few other tasks, and that do not stay in the
-    first-level cache where they lie."""
+    """Whether tasks pack for themselves: panels that several of their tiles use and few other tasks, and that do not stay where
+    they should be read from. Panels of wide vectors come from the second-level cache, into which the hardware fetches no rows that
+    lie apart: packed by tasks that have all rows, two tiles of them where rhs is more than half of that cache, products of 28 to
+    168 rows take 0.5 to 0.8 of the time of reading in place, and those of more rows that pack first 0.45 to 0.9 (Emerald Rapids)."""
     m = roles.m.extent * roles.row_count
     if roles.packed:
         return False
     size = roles.n.extent * roles.depth * itemsize
     is_narrow = _fits_first_level(target, nr, itemsize)
+    if not is_narrow and isinstance(size, int) and size <= target.l2 // NEAR_SHARE:
+        return False
     is_far = not is_narrow and isinstance(size, int) and size > target.l2 // 2
     least = mr + 1 if is_far or _share_few_sets(roles, target, itemsize) else FEW_TILES * mr
     most = TASK_ROWS if not is_narrow else FEW_ROWS_OF_PANELS if roles.rows_contiguous else FEW_ROWS_ALONG_M
@@ -401,10 +404,18 @@ def _reads_rhs_in_place(roles: Roles, few_rows: int, stays_near: bool) -> str:
 
 
 def _stays_near(roles: Roles, target: Target, nr: int, held: int, itemsize: int) -> bool:
-    """Whether rhs stays in the cache where it lies: all of it in the second level, its rows not in too few sets."""
-    size = roles.n.extent * roles.depth * itemsize
-    room = target.l2 if _fits_first_level(target, nr, itemsize) else target.l2 // NEAR_SHARE
-    return isinstance(size, int) and isinstance(roles.depth, int) and size <= room and roles.depth <= held
+    """Whether rhs stays in the cache where it lies: all of it in the second level, its rows not in too few sets. Panels of wide
+    vectors come from there, and packing them saves a tenth where rows share sets of the first level; but other cores have to read
+    what one has packed, which takes two threads longer where all is soon done (256 cubed: 0.9 of the time with one thread, 1.2
+    with two, 128 cubed: 0.9 and 1.5, 8 x 256 x 64 x 256: 0.89 and 0.97; Emerald Rapids)."""
+    size, depth = roles.n.extent * roles.depth * itemsize, roles.depth
+    if not (isinstance(size, int) and isinstance(depth, int) and size <= target.l2 and depth <= held):
+        return False
+    if _fits_first_level(target, nr, itemsize):
+        return True
+    near = isinstance(roles.rhs_step, int) and depth <= _rows_held(roles.rhs_step, target.l1, itemsize)
+    work = roles.batch_count * roles.row_count * roles.m.extent * roles.n.extent * depth
+    return near or (size <= target.l2 // NEAR_SHARE and isinstance(work, int) and work < SOON_DONE)
 
 
 def _share_few_sets(roles: Roles, target: Target, itemsize: int) -> bool:
