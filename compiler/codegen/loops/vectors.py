@@ -63,7 +63,7 @@ class VectorEmitter(StripeEmitter):
             def at_point(inside: Scope) -> None:
                 if asked:
                     end = writer.sub(high, i64(1))
-                    ask_for_rows(scope, asked, before[0], last, inside.values[before[0].name], end)
+                    ask_for_rows(scope, asked, before[0], last, inside.values[before[0].name], end, self.target)
                 self._vector_loop(inside, last, i64(0), extent)
 
             self._over_points(scope, before, low, high, at_point)
