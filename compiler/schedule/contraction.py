@@ -207,7 +207,7 @@ def block_height(roles: Roles, tiling: Tiling) -> Dim:
 
 def _ahead(roles: Roles, target: Target, itemsize: int, nr: int, tiles: int, in_place: str) -> int:
     """Lines or rows each of the tiles of a column fetches, so that together they fetch the panel of the next column."""
-    size = roles.n.extent * roles.depth * itemsize
+    size = _rhs_bytes(roles, itemsize)
     if isinstance(size, int) and size <= target.l2 // 2:
         return 0
     if in_place == "panel by panel" and roles.rhs_step is None:
@@ -337,6 +337,11 @@ def _reads_lhs_in_place(roles: Roles, target: Target, mr: int, nr: int, kb: int,
     return kb * CACHE_LINE <= target.l1 // 4 and kb <= PATIENCE * _rows_held(along_k, target.l1, itemsize)
 
 
+def _rhs_bytes(roles: Roles, itemsize: int) -> Dim:
+    """Bytes of the right operand at one point of the batch."""
+    return roles.n.extent * roles.depth * itemsize
+
+
 def _fits_first_level(target: Target, nr: int, itemsize: int) -> bool:
     """Whether panels are such that they are to be read from the first-level cache."""
     return CHAIN * nr * itemsize <= PANEL_SHARE * target.l1
@@ -373,13 +378,14 @@ def _packs_panel_by_panel(roles: Roles, target: Target, mr: int, nr: int, itemsi
     m = roles.m.extent * roles.row_count
     if roles.packed:
         return False
-    size = roles.n.extent * roles.depth * itemsize
-    is_narrow = _fits_first_level(target, nr, itemsize)
-    if not is_narrow and isinstance(size, int) and size <= target.l2 // NEAR_SHARE:
-        return False
-    is_far = not is_narrow and isinstance(size, int) and size > target.l2 // 2
-    least = mr + 1 if is_far or _share_few_sets(roles, target, itemsize) else FEW_TILES * mr
-    most = TASK_ROWS if not is_narrow else FEW_ROWS_OF_PANELS if roles.rows_contiguous else FEW_ROWS_ALONG_M
+    least = mr + 1 if _share_few_sets(roles, target, itemsize) else FEW_TILES * mr
+    most = FEW_ROWS_OF_PANELS if roles.rows_contiguous else FEW_ROWS_ALONG_M
+    if not _fits_first_level(target, nr, itemsize):
+        most, size = TASK_ROWS, _rhs_bytes(roles, itemsize)
+        if isinstance(size, int) and size <= target.l2 // NEAR_SHARE:
+            return False
+        if isinstance(size, int) and size > target.l2 // 2:
+            least = mr + 1
     if isinstance(m, int) and not least <= m <= most:
         return False
     return not isinstance(roles.depth, int) or roles.depth > min(_rows_kept(roles, target, nr, itemsize), CHAIN)
@@ -407,7 +413,7 @@ def _stays_near(roles: Roles, target: Target, nr: int, held: int, itemsize: int)
     vectors come from there, and packing them saves a tenth where rows share sets of the first level; but other cores have to read
     what one has packed, which takes two threads longer where all is soon done (256 cubed: 0.9 of the time with one thread, 1.2
     with two, 128 cubed: 0.9 and 1.5, 8 x 256 x 64 x 256: 0.89 and 0.97; Emerald Rapids)."""
-    size, depth = roles.n.extent * roles.depth * itemsize, roles.depth
+    size, depth = _rhs_bytes(roles, itemsize), roles.depth
     if not (isinstance(size, int) and isinstance(depth, int) and size <= target.l2 and depth <= held):
         return False
     if _fits_first_level(target, nr, itemsize):

@@ -15,7 +15,7 @@ from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel
 from pierian.compiler.schedule.contraction import CHAIN, FEW_ROWS
 from pierian.compiler.schedule.roles import Roles, plain_load
-from pierian.compiler.target.features import CACHE_LINE, Target
+from pierian.compiler.target.features import Target
 
 # Rows of lhs, at most: more of them would not stay near.
 MOST_ROWS = 64
@@ -96,7 +96,7 @@ def choose_dots(kernel: Kernel, roles: Roles, target: Target, tiled: Callable[[i
     rows = range(1, MOST_ROWS + 1) if not isinstance(m, int) else [m] if 0 < m <= MOST_ROWS else []
     most = max((one for one in rows if form.time(one) < tiled(one)), default=0)
     task = max(tile[1], min(TASK_COLUMNS, TASK_BYTES // (guess(k) * itemsize)) // tile[1] * tile[1])
-    size = product([axis.extent for axis in outer]) * n * k * itemsize
+    size = form.size
     if m == 1 and isinstance(size, int) and size > FEW_TASKS * TASK_BYTES and guess(n) <= task and not outer:
         return None  # few long rows: each is better cut up, and shared out
     if not most:
@@ -105,8 +105,7 @@ def choose_dots(kernel: Kernel, roles: Roles, target: Target, tiled: Callable[[i
     lhs_outer = tuple(axis for axis in outer if axis.name in depends.of(r.lhs))
     abreast = isinstance(m, int) and m <= FEW_TILES * tile[0] and _reads_abreast(k * itemsize, size, target)
     # Narrow vectors would ask for each line of a stream more than once.
-    narrow = target.vector_bytes < CACHE_LINE
-    ahead = not (abreast and narrow) and _fetches_ahead(tile[0], k * itemsize, size, target)
+    ahead = (target.is_wide or not abreast) and _fetches_ahead(tile[0], k * itemsize, size, target)
     return Dots(outer, lhs_outer, form.packed, form.lanes, *tile, most, form.part, task, abreast, ahead)
 
 
@@ -121,6 +120,7 @@ class _Form:
     """What a product of inner products looks like, whether or not it pays (attributes as of `Dots`).
 
     Attributes:
+        size: bytes of rhs.
         sizes: columns and depth, guessed where they are open.
         loading: what a multiplication takes, in the time of one of a tile of panels.
     """
@@ -130,6 +130,7 @@ class _Form:
     lanes: int
     tile: tuple[int, int]
     part: int
+    size: Dim
     sizes: tuple[int, int]
     loading: float
 
@@ -167,8 +168,8 @@ def _form(kernel: Kernel, roles: Roles, target: Target) -> _Form | None:
     near = target.l1 // 2 // ((m if isinstance(m, int) and m > 0 else tile[0]) * itemsize)
     part = min(max(SHORTEST_PART, near), CHAIN * lanes) // lanes * lanes
     size = product([axis.extent for axis in outer]) * n * k * itemsize
-    is_far = target.vector_bytes >= CACHE_LINE and isinstance(size, int) and size > target.l2
-    return _Form(outer, packed, lanes, tile, part, (guess(n), guess(k)), LOADING_FAR if is_far else LOADING)
+    is_far = target.is_wide and isinstance(size, int) and size > target.l2
+    return _Form(outer, packed, lanes, tile, part, size, (guess(n), guess(k)), LOADING_FAR if is_far else LOADING)
 
 
 def tiled_time(roles: Roles, target: Target) -> Callable[[int, int], float]:

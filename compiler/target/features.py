@@ -39,6 +39,11 @@ class Target:
     l2: int = 1024 * 1024
     l3: int = 8 * 1024 * 1024
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether a vector register is as wide as a cache line: one load reads all of it."""
+        return self.vector_bytes >= CACHE_LINE
+
     def lanes(self, bits: int) -> int:
         """How many elements of `bits` bits one vector register holds; at least one."""
         return max(1, self.vector_bytes * 8 // bits)

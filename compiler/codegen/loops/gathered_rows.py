@@ -58,7 +58,7 @@ def ask_for_rows(
 ) -> None:
     """Have the rows that `loads` read some points after `number`, at `last` at most, brought near."""
     writer = scope.writer
-    distance = _AHEAD if target.vector_bytes < CACHE_LINE else _AHEAD_OF_WIDE
+    distance = _AHEAD_OF_WIDE if target.is_wide else _AHEAD
     ahead = writer.minimum(writer.add(number, i64(distance)), last)
     there = Scope(scope.frame, scope, {row.name: ahead, along.name: i64(0)})
     for load in loads:

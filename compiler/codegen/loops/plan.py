@@ -13,7 +13,7 @@ from pierian.compiler.kernel.access import Address, address, lane_step, step
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Store
 from pierian.compiler.kernel.scalar import Scalar, load_parts
 from pierian.compiler.schedule.rows import cost, groups
-from pierian.compiler.target.features import CACHE_LINE, Target
+from pierian.compiler.target.features import Target
 
 # Elements of work in one task; smaller kernels stay on the calling thread. Measured on two Zen 4 cores: with two threads 2 us of
 # work take 2.2 us, 4 us take 3.6, 8 us take 5.2; two tasks are 3.1 us of additions in cache, 6.7 us of exponentials.
@@ -189,7 +189,7 @@ def _row_lanes(kernel: Kernel, target: Target) -> int:
     width = max((node.dtype.itemsize for node in nodes if node.op == "load"), default=0)
     streams = not isinstance(elements, int) or elements * width > target.l2
     light = sum(cost(s.value) for s in passes[0]) < STREAMING_WORK
-    if len(passes) == 1 and streams and light and target.vector_bytes == CACHE_LINE:
+    if len(passes) == 1 and streams and light and target.is_wide:
         return max(1, lanes // 2)
     return lanes
 
