@@ -30,6 +30,20 @@ def test_which_rows_are_asked_for(rows: int, width: int, expected: int) -> None:
     assert gathered_rows(kernel, *axes, host(), Dependencies()) == [picked] * expected
 
 
+def test_rows_that_an_axis_of_a_sum_picks_are_not_asked_for() -> None:
+    """Where they begin is not known before the sum walks there."""
+    rng = np.random.default_rng(2)
+    table = rng.standard_normal((9000, 3, 64), dtype=np.float32)
+    indices = rng.integers(0, len(table), 20)
+    graph = tf.Graph()
+    with graph.as_default():
+        x, at = tf.placeholder(tf.float32, table.shape), tf.placeholder(tf.int64, indices.shape)
+        y = tf.sum(tf.gather(x, at), axis=1)
+    with tf.Session(graph) as session:
+        found = session.run(y, {x: table, at: indices})
+    np.testing.assert_allclose(found, table[indices].sum(axis=1), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("count", [1, 5, 12, 13, 700])
 def test_values(count: int) -> None:
     rng = np.random.default_rng(count)

@@ -29,7 +29,8 @@ _LONGEST = 1024
 
 def gathered_rows(kernel: Kernel, row: Axis, along: Axis, target: Target, dependencies: Dependencies) -> list[Scalar]:
     """The loads that read, for each point of `row`, consecutive elements along `along` from where an index in memory says, out of an
-    array that is larger than the near caches."""
+    array that is larger than the near caches. Where a row begins must be known from its number alone: not from another axis that is
+    summed over, nor from what was reduced before."""
     if not isinstance(along.extent, int):
         return []
     buffers = {buffer.name: buffer for buffer in kernel.buffers}
@@ -48,7 +49,8 @@ def gathered_rows(kernel: Kernel, row: Axis, along: Axis, target: Target, depend
         ):
             continue
         depends = frozenset().union(*(dependencies.of(index) for index, _ in where.computed))
-        if row.name in depends and along.name not in depends:
+        needs_more = any(name.startswith(("%", "=")) for name in dependencies.of(node) - {row.name, along.name})
+        if row.name in depends and along.name not in depends and not needs_more:
             found.append(node)
     return found
 
