@@ -267,18 +267,19 @@ def _logsumexp_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ..
 
 
 def exponentials(b: Any, x: Value, axis: tuple[int, ...]) -> tuple[Value, Value, Value]:
-    """The largest finite elements over `axis` (0 where the largest is not finite), `exp(x)` divided by their exponentials, and the
-    sums of that."""
+    """The largest elements over `axis`, `exp(x)` divided by their exponentials, and the sums of that, infinite where the largest
+    element is. That is told from others at the end, not before it is subtracted, so that all exponentials are of what cannot be
+    positive."""
     top = b.max(x, axis=axis, keepdims=True)
-    finite = b.where(b.isfinite(top), top, b.zeros_like(top))
-    grown = b.exp(b.subtract(x, finite))
-    return finite, grown, b.sum(grown, axis=axis, keepdims=True)
+    grown = b.exp(b.subtract(x, top))
+    total = b.sum(grown, axis=axis, keepdims=True)
+    return top, grown, b.where(b.isfinite(top), total, b.full_like(total, float("inf")))
 
 
 @logsumexp.expand
 def _logsumexp_expand(b: Any, x: Value, axis: tuple[int, ...], keepdims: bool) -> Value:
-    finite, _, total = exponentials(b, x, axis)
-    result = b.add(b.log(total), finite)
+    top, _, total = exponentials(b, x, axis)
+    result = b.where(b.isfinite(top), b.add(b.log(total), top), top)
     return result if keepdims else b.squeeze(result, axis=axis)
 
 
