@@ -10,6 +10,7 @@ from pierian.compiler.passes.cse import CommonSubexpressions
 from pierian.compiler.passes.dce import DeadCode
 from pierian.compiler.passes.expand import Expand
 from pierian.compiler.passes.fold import Fold
+from pierian.compiler.passes.layout import ChannelsLast
 from pierian.compiler.passes.pads import SharePads
 from pierian.compiler.passes.scans import Scans
 from pierian.compiler.passes.simplify import Simplify
@@ -27,6 +28,7 @@ def pipeline(options: CompileOptions) -> list[tuple[Pass, str]]:
         (SinkProducts(), "only now is it known whether one scan alone walks a product"),
         (TrimScans(), "merged scans stack some results twice, gradients walk what repeats itself"),
         (Simplify(), "local algebra, before folding so that constants stand on the right"),
+        (ChannelsLast(), "rules have cancelled turns that adjoin; what it turns itself may fold"),
         (Fold(options.fold_limit), "simplified constants fold; larger results are left to native code"),
         (Simplify("simplify-again"), "folded constants make identities visible"),
         (SharePads(), "only now is it known how much of each padding is wanted"),

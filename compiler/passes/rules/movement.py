@@ -19,6 +19,18 @@ def _unmoved(b: Any, node: Node) -> Value | None:
     return node.inputs[0] if axes == tuple(range(len(axes))) else None
 
 
+def _moves_ones(b: Any, node: Node) -> Value | None:
+    """Axes of size one have no order."""
+    (x,) = node.inputs
+    kept = [axis for axis in node.attributes["axes"] if x.shape[axis] != 1]
+    return b.reshape(x, shape=node.output.shape) if kept == sorted(kept) else None
+
+
+def _reshape_of_expand(b: Any, node: Node) -> Value | None:
+    inner = made_by(node.inputs[0], "expand_dims")
+    return b.reshape(inner.inputs[0], shape=node.attributes["shape"]) if inner is not None else None
+
+
 def _reshape_of_reshape(b: Any, node: Node) -> Value | None:
     inner = made_by(node.inputs[0], "reshape")
     return b.reshape(inner.inputs[0], shape=node.attributes["shape"]) if inner is not None else None
@@ -91,7 +103,9 @@ RULES = (
     *(Rule(op, "moves nothing", _nothing) for op in ("reshape", "broadcast_to", "squeeze", "expand_dims")),
     Rule("permute_dims", "unmoved", _unmoved),
     Rule("reshape", "reshape of reshape", _reshape_of_reshape),
+    Rule("reshape", "reshape of expand", _reshape_of_expand),
     Rule("permute_dims", "permute of permute", _permute_of_permute),
+    Rule("permute_dims", "moves ones", _moves_ones),
     Rule("broadcast_to", "broadcast of broadcast", _broadcast_of_broadcast),
     Rule("expand_dims", "expand of squeeze", _inverse("squeeze")),
     Rule("squeeze", "squeeze of expand", _inverse("expand_dims")),
