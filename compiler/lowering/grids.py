@@ -72,22 +72,28 @@ class _Gatherer:
                 self.steps(inner)
         places = _Places.of(steps)
         writer: dict[str, int] = {}
-        for position in range(len(steps)):
-            for found in triples(self.around, steps, position, writer):
-                made = self._made(steps, position, found, places)
-                if made is not None:
-                    # Positions stay what they are: what stands nowhere any more is a group of none.
-                    for gone in made.gone:
-                        steps[gone] = _group([])
-                    steps[position], steps[made.position] = made.chain, _group(made.launches)
-                    break
-            writer.update(dict.fromkeys(written(steps[position]), position))
+        candidates: list[tuple[int, Triple]] = []
+        for position, step in enumerate(steps):
+            candidates += [(position, found) for found in triples(self.around, steps, position, writer)]
+            writer.update(dict.fromkeys(written(step), position))
+        # The scores come before what is worked out from their weights, which has the form of a chain too.
+        changed: set[int] = set()
+        for position, found in sorted(candidates, key=lambda one: (one[1].first, one[0])):
+            if changed & {found.first, found.middle, position}:
+                continue
+            made = self._made(steps, position, found, places)
+            if made is None:
+                continue
+            # Positions stay what they are: what stands nowhere any more is a group of none.
+            for gone in made.gone:
+                steps[gone] = _group([])
+            steps[position] = made.chain
+            steps[made.position] = _group([made.chain, *made.launches] if made.position == position else made.launches)
+            changed |= {*made.gone, position, made.position}
         steps[:] = [one for step in steps for one in (step.steps if _is_group(step) else [step])]  # type: ignore[union-attr]
 
     def _made(self, steps: Sequence[Step], position: int, found: Triple, places: _Places) -> _Made | None:
         if self.around.users[found.weights] <= 2:
-            return None
-        if not self.around.may_move(steps, (found.first, found.middle), position):
             return None
         gathering = _Gathering(self.around, steps, places, position, found)
         made = gathering.made()
@@ -150,7 +156,8 @@ class _Places:
 
 @frozen
 class _Made:
-    """The chain, what stands at `position` (loops and the grid), and the positions of all that these take the place of."""
+    """The chain, what stands at `position` (loops and the grid; behind the chain, where that is the chain's own), and the positions of
+    all that these take the place of."""
 
     chain: Launch
     position: int
@@ -481,11 +488,15 @@ class _Gathering:
 
     def _place(self) -> int | None:
         """Where the loops and the grid may stand: the first place behind the chain to which all may be moved that they replace or
-        compute once more."""
-        moved = {*self.visited, self.found.first, self.found.middle}
-        gone = {*moved, self.position}
+        compute once more, or right behind it, as where the gradient that comes in has nothing to do with the chain's results and
+        is worked on before them."""
+        parts = {self.found.first, self.found.middle}
+        moved, gone = {*self.visited, *parts}, {*self.visited, *parts, self.position}
         base = self.around.program.base
-        for position in sorted(one for one in self.visited if one > self.position):
+        if not self.around.may_move(self.steps, parts, self.position, self.visited):
+            return None
+        behind = sorted(one for one in self.visited if one > self.position)
+        for position in (*behind, self.position):
             between = [at for at in range(self.position + 1, position) if at not in gone]
             stays = all(
                 base(name) != base(one) for at in between for name in written(self.steps[at]) for one in self.results

@@ -181,6 +181,29 @@ def test_the_interpreter_agrees() -> None:
 
 
 @pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_gradient_that_is_fed(threads: int) -> None:
+    """All that reads the weights comes before the results, which it does not need."""
+    shape = (2, 2, 250, 300, 16)
+    rng = np.random.default_rng(6)
+    sizes = sizes_of(*shape)
+    graph = tf.Graph()
+    with graph.as_default():
+        q, k, v, dy = (tf.placeholder(tf.float32, sizes[name], name=name) for name in "qkvw")
+        y = tf.matmul(tf.softmax(tf.matmul(q, k, transpose_b=True) * 0.125, axis=-1), v)
+        graph.set_outputs([y, *tf.gradients(y, [q, k, v], grad_ys=dy)], ["y", "dq", "dk", "dv"])
+    assert kinds(graph) == KINDS
+    arrays = {name: rng.standard_normal(sizes[name], dtype=np.float32) for name in "qkvw"}
+    found = run(graph, [arrays[value.node.name] for value in graph.inputs], threads)
+    a, b, c, d = (array.astype(np.float64) for array in arrays.values())
+    p = np.exp(a @ b.swapaxes(-1, -2) * 0.125)
+    p /= p.sum(-1, keepdims=True)
+    dp = d @ c.swapaxes(-1, -2)
+    ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * 0.125
+    assert_near(found, [p @ c, ds @ b, ds.swapaxes(-1, -2) @ a, p.swapaxes(-1, -2) @ d], 3e-6)
+
+
+@pytest.mark.usefixtures("always")
 def test_heads_inside_a_row() -> None:
     """Operands and results that are read and written through index maps, and a loss that does not use the results as they are."""
     rng = np.random.default_rng(7)
