@@ -156,8 +156,8 @@ class _Places:
 
 @frozen
 class _Made:
-    """The chain, what stands at `position` (loops and the grid; behind the chain, where that is the chain's own), and the positions of
-    all that these take the place of."""
+    """The chain, what stands at `position` (loops and the grid; behind the chain, where that is the chain's own), and the positions
+    of all that these take the place of."""
 
     chain: Launch
     position: int
