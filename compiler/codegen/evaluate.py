@@ -317,6 +317,8 @@ class Scope:
         lanes = self.frame.lanes
         if not self._varies_over_lanes(where):
             pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
+            if self.mask is not None and self._is_only_lane(where):
+                return self._masked_load(pointer, buffer.dtype, self.mask, 1)
             return memory_load(self.writer, pointer, buffer.dtype, 1)
         stride = self._constant_step(where)
         if stride in ("1", "-1"):
@@ -459,12 +461,8 @@ class Scope:
         return self._reversed(loaded) if backwards else loaded
 
     def _masked_load(self, pointer: Value, dtype: DType, mask: Value, lanes: int) -> Value:
-        type_ = vector(dtype.llvm, lanes)
-        align = Value(str(dtype.itemsize), "i32")
-        arguments = [pointer, align, mask, constant(0, dtype.llvm, lanes)]
-        return to_register(
-            self.writer, self.writer.call(f"llvm.masked.load.{mangle(type_)}.p0", type_, arguments), dtype
-        )
+        loaded = self.writer.masked_load(pointer, vector(dtype.llvm, lanes), dtype.itemsize, mask)
+        return to_register(self.writer, loaded, dtype)
 
     def _load_apart(self, pointer: Value, dtype: DType, stride: int) -> Value:
         """Elements `stride` apart, the first at `pointer`: whole vectors of what lies between, of which they are picked. The last
@@ -507,7 +505,10 @@ class Scope:
             if lanes_of(result.type) > 1:
                 result = self.writer.extract(result, 0)
             pointer = self.writer.gep(base, buffer.dtype.llvm, self._scalar_offset(where))
-            self.writer.store(result, pointer, buffer.dtype.itemsize)
+            if self.mask is not None and self._is_only_lane(where):
+                self.writer.masked_store(result, pointer, buffer.dtype.itemsize, self.mask)
+            else:
+                self.writer.store(result, pointer, buffer.dtype.itemsize)
             return
         stride = self._constant_step(where)
         if stride in ("1", "-1"):
@@ -517,9 +518,15 @@ class Scope:
         self._scatter(result, base, buffer.dtype, self._vector_offset(where))
 
     def _varies_over_lanes(self, where: Address) -> bool:
-        if self.frame.lanes == 1:
-            return False
-        return bool(symbols(where.known) & self.vector_axes) or any(self.varies(one) for one, _ in where.computed)
+        return self.frame.lanes > 1 and self._follows_lanes(where)
+
+    def _is_only_lane(self, where: Address) -> bool:
+        """Whether a place follows the lane where registers have only one, which the mask may leave out."""
+        return self.frame.lanes == 1 and self._follows_lanes(where)
+
+    def _follows_lanes(self, where: Address) -> bool:
+        needed = (self.frame.dependencies.of(one) for one, _ in where.computed)
+        return bool(symbols(where.known) & self.vector_axes) or any(one & self.vector_axes for one in needed)
 
     def _constant_step(self, where: Address) -> str:
         """How far addresses of neighbouring lanes lie apart, as the text of a number; empty where that is not one number."""
@@ -548,11 +555,7 @@ class Scope:
         if mask is None:
             self.writer.store(result, pointer, dtype.itemsize)
             return
-        self.writer.call(
-            f"llvm.masked.store.{mangle(result.type)}.p0",
-            "void",
-            [result, pointer, Value(str(dtype.itemsize), "i32"), mask],
-        )
+        self.writer.masked_store(result, pointer, dtype.itemsize, mask)
 
     def _scatter(self, result: Value, base: Value, dtype: DType, offset: Value) -> None:
         lanes = self.frame.lanes

@@ -168,6 +168,30 @@ class FunctionWriter:
     def store(self, value: Value, address: Value, align: int, suffix: str = "") -> None:
         self.line(f"store {value}, ptr {address.text}, align {align}{suffix}")
 
+    def masked_load(self, address: Value, type_: str, align: int, mask: Value, fill: Value | None = None) -> Value:
+        """The elements of a vector whose lanes are in the mask, `fill` (zero) in the others, whose memory is not touched."""
+        element, lanes = element_of(type_), lanes_of(type_)
+        given = [mask, constant(0, element, lanes) if fill is None else fill]
+        if lanes > 1:
+            return self.call(f"llvm.masked.load.{mangle(type_)}.p0", type_, [address, i32(align), *given])
+        found = self.call(
+            f"llvm.masked.load.v1{mangle(type_)}.p0",
+            f"<1 x {type_}>",
+            [address, i32(align), *map(self._only_lane, given)],
+        )
+        return self.extract(found, 0)
+
+    def masked_store(self, value: Value, address: Value, align: int, mask: Value) -> None:
+        """Write the elements of a vector whose lanes are in the mask."""
+        suffix = f"{mangle(value.type)}.p0"
+        if lanes_of(value.type) == 1:
+            suffix, value, mask = f"v1{suffix}", self._only_lane(value), self._only_lane(mask)
+        self.call(f"llvm.masked.store.{suffix}", "void", [value, address, i32(align), mask])
+
+    def _only_lane(self, x: Value) -> Value:
+        """A scalar as what LLVM wants behind a mask: a vector."""
+        return self.emit(f"insertelement <1 x {x.type}> poison, {x}, i64 0", f"<1 x {x.type}>")
+
     def prefetch(self, address: Value, for_writing: bool = False) -> None:
         """Ask for the cache line of an address, which need not be one that may be read: to write to it soon, or to have it near."""
         flags = [i32(1), i32(3), i32(1)] if for_writing else [i32(0), i32(2), i32(1)]
@@ -182,6 +206,9 @@ class FunctionWriter:
         return self.emit(f"shufflevector {first}, {type_} poison, <{lanes} x i32> zeroinitializer", type_)
 
     def extract(self, x: Value, lane: int) -> Value:
+        """One lane of a vector; a scalar is its only lane."""
+        if not x.type.startswith("<"):
+            return x
         return self.emit(f"extractelement {x}, i64 {lane}", element_of(x.type))
 
     def shuffle(self, order: Sequence[int], x: Value, y: Value | None = None) -> Value:
@@ -192,6 +219,14 @@ class FunctionWriter:
         lanes = ", ".join(f"i32 {lane}" for lane in order)
         type_ = vector(element_of(x.type), len(order))
         return self.emit(f"shufflevector {x}, {second}, <{len(order)} x i32> <{lanes}>", type_)
+
+    def joined(self, x: Value, y: Value) -> Value:
+        """The lanes of two vectors, or two scalars, as one vector."""
+        lanes = lanes_of(x.type)
+        if lanes > 1:
+            return self.shuffle(range(2 * lanes), x, y)
+        first = self.emit(f"insertelement <2 x {x.type}> poison, {x}, i64 0", f"<2 x {x.type}>")
+        return self.emit(f"insertelement {first}, {y}, i64 1", first.type)
 
     def iota(self, element: str, lanes: int) -> Value:
         """The constant vector 0, 1, 2, ... of an integer type."""

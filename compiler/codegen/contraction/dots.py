@@ -16,7 +16,7 @@ from pierian.compiler.codegen.contraction.packing import pack_rows
 from pierian.compiler.codegen.contraction.small import SMALL_PACKING, SMALL_WORK, is_at_most
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.turns import turns
-from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, mangle, vector
+from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.dim import Dim, ceildiv, product
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
@@ -211,15 +211,13 @@ class _Emitter:
 
     def _line(self, start: Value) -> Line:
         w, dtype = self.writer, self.dtype
-        type_, zero = vector(dtype.llvm, self.dots.lanes), constant(0, dtype.llvm, self.dots.lanes)
+        type_ = vector(dtype.llvm, self.dots.lanes)
 
         def loaded(at: Value, mask: Value | None) -> Value:
             place = w.gep(start, dtype.llvm, at)
             if mask is None:
                 return w.load(place, type_, dtype.itemsize)
-            return w.call(
-                f"llvm.masked.load.{mangle(type_)}.p0", type_, [place, Value(str(dtype.itemsize), "i32"), mask, zero]
-            )
+            return w.masked_load(place, type_, dtype.itemsize, mask)
 
         return loaded
 
@@ -287,8 +285,14 @@ class _Emitter:
         w, lanes = self.writer, self.dots.lanes
         if count == 1:
             return w.extract(vectors[first // lanes], first % lanes)
-        x, y = vectors[first // lanes], vectors[(first + count - 1) // lanes]
-        return w.shuffle([first % lanes + lane for lane in range(count)], x, y)
+        found, width = list(vectors[first // lanes : (first + count - 1) // lanes + 1]), lanes
+        while len(found) > 2:  # registers of few lanes
+            if len(found) % 2:
+                found.append(found[-1])
+            found = [w.joined(x, y) for x, y in zip(found[::2], found[1::2], strict=True)]
+            width *= 2
+        order = [first % lanes + lane for lane in range(count)]
+        return w.shuffle(order, found[0], found[-1]) if width > 1 else w.joined(*found)
 
     def _results(self, scope: Scope, first: Value, count: Value) -> None:
         """The epilogue of a task: results in vectors as they lie, the last of a line masked."""

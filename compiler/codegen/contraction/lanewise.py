@@ -15,7 +15,7 @@ from pierian.compiler.codegen.contraction.small import SMALL_WORK, is_at_most
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.interleave import join, separate
 from pierian.compiler.codegen.loops.plan import even_share
-from pierian.compiler.codegen.writer import TRUE, FunctionWriter, Value, constant, i64, mangle, vector
+from pierian.compiler.codegen.writer import TRUE, FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.dim import Dim, ceildiv, product, symbol
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
@@ -322,16 +322,16 @@ class _WrittenOut(_Emitter):
         return scope.tail_mask(i64(number * self.plan.lanes), end)
 
     def _load(self, scope: Scope, block: Block, left: Value | None) -> list[Value]:
-        w, element, lanes = self.writer, self._element(block), self.plan.lanes
-        type_, align = vector(element, lanes), Value(str(self.dtype.itemsize), "i32")
+        w = self.writer
+        type_ = vector(self._element(block), self.plan.lanes)
         found = []
         for number in range(block.count):
             pointer = self._pointer(scope, block, number)
             if left is None:
                 found.append(w.load(pointer, type_, self.dtype.itemsize))
                 continue
-            arguments = [pointer, align, self._mask(scope, block, number, left), constant(0, element, lanes)]
-            found.append(w.call(f"llvm.masked.load.{mangle(type_)}.p0", type_, arguments))
+            mask = self._mask(scope, block, number, left)
+            found.append(w.masked_load(pointer, type_, self.dtype.itemsize, mask))
         return found
 
     def _store(self, scope: Scope, store: Store, found: Sequence[tuple[int, Value]], left: Value | None) -> None:
@@ -346,8 +346,7 @@ class _WrittenOut(_Emitter):
             if left is None:
                 w.store(value, pointer, self.dtype.itemsize)
                 continue
-            arguments = [value, pointer, Value(str(self.dtype.itemsize), "i32"), self._mask(scope, block, number, left)]
-            w.call(f"llvm.masked.store.{mangle(value.type)}.p0", "void", arguments)
+            w.masked_store(value, pointer, self.dtype.itemsize, self._mask(scope, block, number, left))
 
 
 def _values(point: Point) -> dict[str, Value]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.transpose import emit_turn, transpose, turn_name
-from pierian.compiler.codegen.writer import TRUE, FunctionWriter, Value, constant, i64, mangle, vector
+from pierian.compiler.codegen.writer import TRUE, FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.dim import Dim
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
@@ -204,9 +204,7 @@ class InputTransform:
         w, type_ = self.writer, vector(self.dtype.llvm, self.plan.lanes)
         if mask is None:
             return w.load(pointer, type_, self.dtype.itemsize)
-        zero = constant(0, self.dtype.llvm, self.plan.lanes)
-        align = Value(str(self.dtype.itemsize), "i32")
-        return w.call(f"llvm.masked.load.{mangle(type_)}.p0", type_, [pointer, align, mask, zero])
+        return w.masked_load(pointer, type_, self.dtype.itemsize, mask)
 
 
 class OutputTransform:

@@ -19,7 +19,7 @@ from pierian.compiler.codegen.loops.plan import (
     fitting,
 )
 from pierian.compiler.codegen.loops.short_rows import ShortRowEmitter
-from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, i64, like, mangle
+from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, i64, like
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.kernel.nodes import Reduce, Statement
 from pierian.compiler.schedule.rows import groups
@@ -178,8 +178,7 @@ class BlockEmitter(ShortRowEmitter):
             if scope.mask is None:
                 writer.store(stored, place, 1)
                 continue
-            suffix = mangle(stored.type)
-            writer.call(f"llvm.masked.store.{suffix}.p0", "void", [stored, place, Value("1", "i32"), scope.mask])
+            writer.masked_store(stored, place, 1, scope.mask)
 
     def _read_states(self, scope: Scope, reduces: Sequence[Reduce], block: Value) -> list[State]:
         writer, lanes = scope.writer, scope.frame.lanes
@@ -193,9 +192,7 @@ class BlockEmitter(ShortRowEmitter):
                 if scope.mask is None:
                     value = writer.load(place, stored, 1)
                 else:
-                    zero = constant(0, element_of(stored), lanes)
-                    name = f"llvm.masked.load.{mangle(stored)}.p0"
-                    value = writer.call(name, stored, [place, Value("1", "i32"), scope.mask, zero])
+                    value = writer.masked_load(place, stored, 1, scope.mask)
                 if stored != type_:
                     value = writer.cmp("icmp ne", value, constant(0, "i8", lanes))
                 state.append(value)

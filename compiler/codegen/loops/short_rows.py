@@ -15,7 +15,7 @@ from pierian.compiler.codegen.loops.plan import even_share
 from pierian.compiler.codegen.loops.sorted_rows import sorted_rows
 from pierian.compiler.codegen.loops.squares import SquareEmitter
 from pierian.compiler.codegen.scalars import to_memory
-from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, mangle
+from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.dim import Dim, ceildiv, product
 from pierian.compiler.kernel.nodes import Axis, Store
 
@@ -87,8 +87,7 @@ def _store_rows(first: Scope, statement: Store, values: Sequence[Value]) -> None
         at = writer.gep(start, dtype.llvm, i64(number * lanes))
         if first.mask is not None:
             mask = repeat(writer, first.mask, len(values), number)
-            name = f"llvm.masked.store.{mangle(value.type)}.p0"
-            writer.call(name, "void", [value, at, Value(str(dtype.itemsize), "i32"), mask])
+            writer.masked_store(value, at, dtype.itemsize, mask)
         elif buffer.name in first.frame.streamed:
             writer.store(value, at, dtype.itemsize * lanes, ", !nontemporal !{i32 1}")
         else:

@@ -8,7 +8,7 @@ from pierian.compiler.codegen.evaluate import Scope
 from pierian.compiler.codegen.interleave import repeat, separate
 from pierian.compiler.codegen.loops.plan import loads_of_rows
 from pierian.compiler.codegen.scalars import to_register
-from pierian.compiler.codegen.writer import Value, constant, i64, mangle, vector
+from pierian.compiler.codegen.writer import Value, i64, vector
 from pierian.compiler.kernel.nodes import Axis, Kernel
 from pierian.compiler.kernel.scalar import Scalar, load_parts
 
@@ -33,7 +33,6 @@ def sorted_rows(
                 lines.append(writer.load(at, type_, dtype.itemsize))
                 continue
             mask = repeat(writer, column.mask, short.extent, number)
-            given = [at, Value(str(dtype.itemsize), "i32"), mask, constant(0, dtype.llvm, lanes)]
-            lines.append(writer.call(f"llvm.masked.load.{mangle(type_)}.p0", type_, given))
+            lines.append(writer.masked_load(at, type_, dtype.itemsize, mask))
         found[load] = [to_register(writer, line, dtype) for line in separate(writer, lines)]
     return found

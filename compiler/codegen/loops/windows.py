@@ -13,7 +13,7 @@ from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.loops.plan import GRAIN, even_share
-from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, constant, i64, lanes_of, mangle, vector
+from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, constant, i64, lanes_of, vector
 from pierian.compiler.dim import Dim, ceildiv, constant_part, floordiv, maximum, product, substitute
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address
@@ -348,8 +348,7 @@ class _Tile:
         if mask is None:
             return w.load(pointer, type_, dtype.itemsize)
         fill = constant(0, dtype.llvm, self.plan.lanes) if access.fill is None else self.scope.vector(access.fill)
-        align = Value(str(dtype.itemsize), "i32")
-        return w.call(f"llvm.masked.load.{mangle(type_)}.p0", type_, [pointer, align, mask, fill])
+        return w.masked_load(pointer, type_, dtype.itemsize, mask, fill)
 
     def _mask(self, access: Access, where: Dim) -> Value | None:
         """Which elements from a position on may be read; None for all."""
