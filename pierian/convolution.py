@@ -35,7 +35,7 @@ def conv2d(
         strides: one for both axes, one for each, or four in the order of the data format.
         padding: `VALID` for none, `SAME` for as many outputs as inputs over stride, or pairs (before, after) for height and
             width (or for all four axes).
-        data_format: NHWC or NCHW.
+        data_format: NHWC or NCHW. Convolutions work with channels last; what stands between two of them in NCHW is computed so too.
         dilations: distance of window taps, like `strides`.
 
     Raises:

@@ -30,13 +30,19 @@ class ChannelsLast:
 
 
 class _Images:
-    """The images of a graph that are turned to channels first somewhere, and what is computed from them."""
+    """The images of a graph that are turned to channels first somewhere, and what is computed from them.
+
+    Attributes:
+        known: the nodes before anything was written.
+        replaced: those of them whose results have been written without a turn.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.builder = GraphBuilder(graph)
         self.turning = Turning(self.builder)
         self.known = list(graph.nodes)
+        self.replaced: set[Node] = set()
 
     def turn(self) -> bool:
         """Write what can be had with channels last so, let those who want it so read it, and take out what nobody reads."""
@@ -46,6 +52,7 @@ class _Images:
             result = self._result(node)
             if result is not None:
                 self.graph.replace_uses(node.output, result)
+                self.replaced.add(node)
                 changed = True
             elif is_turn(node, to_first):
                 self.turning.last[node.output] = Last(node.inputs[0], merged=False)
@@ -77,10 +84,11 @@ class _Images:
         computed twice."""
         for node in reversed(self.known):
             found = self.turning.last.get(node.outputs[0]) if node.outputs else None
-            if found is None or is_turn(node, to_first):
-                continue
-            if node.output.uses and found.value.node.graph is self.graph:
+            if found is not None and self._is_computed(found) and node.output.uses and not is_turn(node, to_first):
                 self.builder.location = node.location
                 self.graph.replace_uses(node.output, self.turning.back(node.output))
-            if not node.output.uses:
+            if (found is not None or node in self.replaced) and not node.output.uses:
                 self.graph.remove(node)
+
+    def _is_computed(self, found: Last) -> bool:
+        return found.value.node.graph is self.graph
