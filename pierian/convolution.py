@@ -9,7 +9,7 @@ from typing import Any
 from pierian.compiler.dim import Dim, maximum, product
 from pierian.compiler.errors import ArgumentError, ShapeError
 from pierian.compiler.graph.builder import current
-from pierian.compiler.ops.convolution import input_gradient
+from pierian.compiler.ops.convolution import input_gradient, to_first, to_last
 from pierian.compiler.ops.windows import window_count
 
 Padding = str | Sequence[Sequence[int]]
@@ -300,13 +300,11 @@ def _is_channels_first(data_format: str | None) -> bool:
 
 
 def _channels_last(b: Any, x: Any) -> Any:
-    rank = x.type.rank
-    return b.permute_dims(x, axes=(0, *range(2, rank), 1))
+    return b.permute_dims(x, axes=to_last(x.type.rank))
 
 
 def _channels_first(b: Any, x: Any) -> Any:
-    rank = x.type.rank
-    return b.permute_dims(x, axes=(0, rank - 1, *range(1, rank - 1)))
+    return b.permute_dims(x, axes=to_first(x.type.rank))
 
 
 def _each(given: int | Sequence[int], spatial: int, data_format: str | None) -> tuple[int, ...]:

@@ -350,7 +350,7 @@ def _depthwise_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ..
         (places - 1) * stride + far + 1 - amount - size
         for places, stride, far, amount, size in zip(a["sizes"], strides, reach, a["before"], sizes, strict=True)
     ]
-    wide, dz = (_with_channels_last(b, value) if first else value for value in (x, dz))
+    wide, dz = (b.permute_dims(value, axes=to_last(x.type.rank)) if first else value for value in (x, dz))
     wide = _padded(b, wide, a["before"], after)
     wide, dz = (b.reshape(value, shape=(*value.shape, 1)) for value in (wide, dz))
     window = filters.shape[:spatial]
@@ -358,8 +358,14 @@ def _depthwise_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ..
     return dx, b.reshape(dw, shape=filters.shape)
 
 
-def _with_channels_last(b: Any, x: Value) -> Value:
-    return b.permute_dims(x, axes=(0, *range(2, x.type.rank), 1))
+def to_last(rank: int) -> tuple[int, ...]:
+    """The axes of `permute_dims` from channels first to channels last."""
+    return (0, *range(2, rank), 1)
+
+
+def to_first(rank: int) -> tuple[int, ...]:
+    """The way back."""
+    return (0, rank - 1, *range(1, rank - 1))
 
 
 def _apart(b: Any, dz: Value, axes: Sequence[int], strides: Sequence[int]) -> Value:

@@ -6,8 +6,9 @@ from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.builder import GraphBuilder
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
+from pierian.compiler.ops.convolution import to_first, to_last
 from pierian.compiler.passes.base import bodies
-from pierian.compiler.passes.turning import Last, Turning, is_turn, to_first, to_last
+from pierian.compiler.passes.turning import Last, Turning, is_turn
 
 
 @frozen
@@ -91,4 +92,5 @@ class _Images:
                 self.graph.remove(node)
 
     def _is_computed(self, found: Last) -> bool:
+        """Whether what was written for channels last is still there."""
         return found.value.node.graph is self.graph

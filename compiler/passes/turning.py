@@ -9,6 +9,7 @@ from pierian.compiler.dim import Dim, product
 from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.builder import GraphBuilder
 from pierian.compiler.graph.node import Node, Value
+from pierian.compiler.ops.convolution import to_first, to_last
 
 # An operand that is so many times smaller than the result is turned around for it.
 SMALL = 8
@@ -50,16 +51,6 @@ class Last:
         return tuple(range(rank)) if self.merged else to_last(rank)
 
 
-def to_last(rank: int) -> tuple[int, ...]:
-    """The axes of `permute_dims` from channels first to channels last."""
-    return (0, *range(2, rank), 1)
-
-
-def to_first(rank: int) -> tuple[int, ...]:
-    """The way back."""
-    return (0, rank - 1, *range(1, rank - 1))
-
-
 def is_turn(node: Node, axes: Callable[[int], tuple[int, ...]]) -> bool:
     """Whether a node is `permute_dims` by those axes."""
     if node.op.name != "permute_dims":
@@ -85,7 +76,7 @@ class Turning:
         """The node's result with channels last; None where that would have to be turned around for it."""
         rule = RULES.get(node.op.name)
         if rule is None and node.op.scalar_rule is not None:
-            rule = _pointwise
+            rule = Turning.of_all
         elif rule is None and node.op.reduction is not None:
             rule = _reduction
         if rule is None or not any(value in self.last for value in node.inputs):
@@ -128,15 +119,10 @@ class Turning:
         result: Value = self.b.permute_dims(value, axes=to_last(value.type.rank))
         return result
 
-    def operands(self, node: Node) -> tuple[Last, list[Value]] | None:
-        """The operands of a node whose result has the axes of the first that is known, and that one."""
+    def like(self, node: Node) -> Last | None:
+        """The first operand that is known and has the axes of the node's result."""
         rank = node.output.type.rank
-        like = next((self.last[value] for value in node.inputs if value in self.last and value.type.rank == rank), None)
-        if like is None:
-            return None
-        found = [self.operand(value, like, node.output.shape) for value in node.inputs]
-        given = [value for value in found if value is not None]
-        return (like, given) if len(given) == len(found) else None
+        return next((self.last[value] for value in node.inputs if value in self.last and value.type.rank == rank), None)
 
     def of_one(self, node: Node, **changes: Any) -> Last:
         """The same operator on its one operand with channels last."""
@@ -145,10 +131,13 @@ class Turning:
 
     def of_all(self, node: Node, **changes: Any) -> Last | None:
         """The same operator on its operands with channels last."""
-        found = self.operands(node)
-        if found is None:
+        like = self.like(node)
+        if like is None:
             return None
-        like, values = found
+        found = [self.operand(value, like, node.output.shape) for value in node.inputs]
+        values = [value for value in found if value is not None]
+        if len(values) < len(found):
+            return None
         return Last(self.b.apply(node.op, values, {**node.attributes, **changes}), like.merged)
 
 
@@ -159,10 +148,6 @@ def _is_small(operand: Sequence[Dim], result: Sequence[Dim]) -> bool:
     return not isinstance(times, int) or times >= SMALL
 
 
-def _pointwise(turning: Turning, node: Node) -> Last | None:
-    return turning.of_all(node)
-
-
 def _reduction(turning: Turning, node: Node) -> Last | None:
     """Along axes beside batch and channels; along any where they keep their places."""
     (x,) = node.inputs
@@ -170,9 +155,14 @@ def _reduction(turning: Turning, node: Node) -> Last | None:
     outer = (0, rank - 1) if last.merged else (0, 1)
     if any(axis in outer for axis in axes) and (last.merged or not node.attributes["keepdims"]):
         return None
-    order = last.order(rank)
-    moved = tuple(sorted(order.index(axis) for axis in axes))
-    return turning.of_one(node, axis=moved)
+    return _reduced(turning, node)
+
+
+def _reduced(turning: Turning, node: Node) -> Last:
+    """The same reduction along the axes where they are with channels last."""
+    (x,) = node.inputs
+    order = turning.last[x].order(x.type.rank)
+    return turning.of_one(node, axis=tuple(sorted(map(order.index, node.attributes["axis"]))))
 
 
 def _plain_reduction(turning: Turning, node: Node) -> Value | None:
@@ -180,14 +170,11 @@ def _plain_reduction(turning: Turning, node: Node) -> Value | None:
     last = turning.last.get(x)
     if last is None or last.merged:
         return None
-    order = last.order(x.type.rank)
     axes = node.attributes["axis"]
-    kept = [axis for axis in order if axis not in axes and x.shape[axis] != 1]
+    kept = [axis for axis in last.order(x.type.rank) if axis not in axes and x.shape[axis] != 1]
     if kept != sorted(kept):
         return None
-    moved = tuple(sorted(order.index(axis) for axis in axes))
-    total = turning.b.apply(node.op, [last.value], {**node.attributes, "axis": moved})
-    result: Value = turning.b.reshape(total, shape=node.output.shape)
+    result: Value = turning.b.reshape(_reduced(turning, node).value, shape=node.output.shape)
     return result
 
 
@@ -214,34 +201,31 @@ def _pad(turning: Turning, node: Node) -> Last | None:
 
 
 def _slice(turning: Turning, node: Node) -> Last | None:
-    a, x = node.attributes, node.inputs[0]
-    last = turning.last[x]
-    order = last.order(x.type.rank)
-    begin, end, step = (_moved(a[name], order) for name in ("begin", "end", "step"))
-    if last.merged:
-        if any((begin[axis], end[axis], step[axis]) != (0, x.shape[axis], 1) for axis in (0, -1)):
-            return None
-        end = (last.batch, *end[1:-1], last.channels)
-    return turning.of_one(node, begin=begin, end=end, step=step)
+    return _strided(turning, node, "end")
 
 
 def _unslice(turning: Turning, node: Node) -> Last | None:
+    return _strided(turning, node, "shape")
+
+
+def _strided(turning: Turning, node: Node, name: str) -> Last | None:
+    """What takes every so many of each axis; the attribute of that name is the size of one that is left as it is."""
     a, x = node.attributes, node.inputs[0]
     last = turning.last[x]
     order = last.order(x.type.rank)
-    shape, begin, step = (_moved(a[name], order) for name in ("shape", "begin", "step"))
+    begin, step, size = (_moved(a[one], order) for one in ("begin", "step", name))
     if last.merged:
-        if any((begin[axis], step[axis], shape[axis]) != (0, 1, x.shape[axis]) for axis in (0, -1)):
+        if any((begin[axis], step[axis], size[axis]) != (0, 1, x.shape[axis]) for axis in (0, -1)):
             return None
-        shape = (last.batch, *shape[1:-1], last.channels)
-    return turning.of_one(node, shape=shape, begin=begin, step=step)
+        size = (last.batch, *size[1:-1], last.channels)
+    return turning.of_one(node, begin=begin, step=step, **{name: size})
 
 
 def _concat(turning: Turning, node: Node) -> Last | None:
-    found, axis, rank = turning.operands(node), node.attributes["axis"], node.output.type.rank
-    if found is None or (found[0].merged and axis in (0, rank - 1)):
+    like, axis, rank = turning.like(node), node.attributes["axis"], node.output.type.rank
+    if like is None or (like.merged and axis in (0, rank - 1)):
         return None
-    return turning.of_all(node, axis=found[0].order(rank).index(axis))
+    return turning.of_all(node, axis=like.order(rank).index(axis))
 
 
 def _expand_dims(turning: Turning, node: Node) -> Last | None:

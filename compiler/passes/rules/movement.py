@@ -26,14 +26,14 @@ def _moves_ones(b: Any, node: Node) -> Value | None:
     return b.reshape(x, shape=node.output.shape) if kept == sorted(kept) else None
 
 
-def _reshape_of_expand(b: Any, node: Node) -> Value | None:
-    inner = made_by(node.inputs[0], "expand_dims")
-    return b.reshape(inner.inputs[0], shape=node.attributes["shape"]) if inner is not None else None
+def _reshape_of(op: str) -> Any:
+    """`reshape` of what has the same elements in the same order."""
 
+    def apply(b: Any, node: Node) -> Value | None:
+        inner = made_by(node.inputs[0], op)
+        return b.reshape(inner.inputs[0], shape=node.attributes["shape"]) if inner is not None else None
 
-def _reshape_of_reshape(b: Any, node: Node) -> Value | None:
-    inner = made_by(node.inputs[0], "reshape")
-    return b.reshape(inner.inputs[0], shape=node.attributes["shape"]) if inner is not None else None
+    return apply
 
 
 def _permute_of_permute(b: Any, node: Node) -> Value | None:
@@ -102,8 +102,8 @@ def _no_padding(b: Any, node: Node) -> Value | None:
 RULES = (
     *(Rule(op, "moves nothing", _nothing) for op in ("reshape", "broadcast_to", "squeeze", "expand_dims")),
     Rule("permute_dims", "unmoved", _unmoved),
-    Rule("reshape", "reshape of reshape", _reshape_of_reshape),
-    Rule("reshape", "reshape of expand", _reshape_of_expand),
+    Rule("reshape", "reshape of reshape", _reshape_of("reshape")),
+    Rule("reshape", "reshape of expand", _reshape_of("expand_dims")),
     Rule("permute_dims", "permute of permute", _permute_of_permute),
     Rule("permute_dims", "moves ones", _moves_ones),
     Rule("broadcast_to", "broadcast of broadcast", _broadcast_of_broadcast),
