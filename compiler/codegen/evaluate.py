@@ -246,14 +246,19 @@ class Scope:
         if node.op == "dim":
             assert isinstance(node.attribute, Symbolic)
             return self._index(node.attribute)
-        args = [self.get(arg) for arg in node.args]
-        if any(arg.type.startswith("<") for arg in args):
-            args = [self.vector(arg) for arg in node.args]
+        args = self.operands(node)
         if node.op in EXPANSIONS:
             return call_function(self.writer, node, args)
         if node.op == "rare":
             return call_rarely(self.writer, node, args)
         return emit_scalar(self.writer, node, args)
+
+    def operands(self, node: Scalar) -> list[Value]:
+        """The arguments of an operation: vectors where one of them is."""
+        args = [self.get(arg) for arg in node.args]
+        if any(arg.type.startswith("<") for arg in args):
+            args = [self.vector(arg) for arg in node.args]
+        return args
 
     # --- memory ----------------------------------------------------------------------------------------------
 

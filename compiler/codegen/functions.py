@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pierian.compiler.codegen.scalars import emit_scalar, register_type, splat_constant
 from pierian.compiler.codegen.writer import FunctionWriter, Value, lanes_of, vector
@@ -16,12 +16,26 @@ from pierian.compiler.elementary import expand, expansions
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.scalar import Scalar
 
-_NAME = re.compile(r"@pierian_fn_(\w+?)_(float32|float64)_x(\d+)\(")
+_NAME = re.compile(r"@pierian_fn_(\w+?)_(float32|float64)_x(\d+)(?:_by(\d+))?\(")
 
 
 def call_function(writer: FunctionWriter, node: Scalar, args: list[Value]) -> Value:
     """A call of the elementary function `node.op` on operands of any number of lanes."""
     return _call(writer, node.op, node.dtype, args)
+
+
+def call_side_by_side(writer: FunctionWriter, node: Scalar, places: Sequence[list[Value]]) -> list[Value]:
+    """The same on the operands of several places: one call, which computes them side by side."""
+    count = len(places)
+    if count == 1:
+        return [call_function(writer, node, places[0])]
+    type_ = places[0][0].type
+    name = f"{_name(node.op, node.dtype, lanes_of(type_))}_by{count}"
+    args = [arg for place in places for arg in place]
+    result = _several(type_, count)
+    writer.declarations.add(f"declare {result} @{name}({', '.join(arg.type for arg in args)})")
+    found = writer.call(name, result, args)
+    return [writer.emit(f"extractvalue {found}, {at}", type_) for at in range(count)]
 
 
 def call_rarely(writer: FunctionWriter, node: Scalar, args: list[Value]) -> Value:
@@ -40,11 +54,18 @@ def call_rarely(writer: FunctionWriter, node: Scalar, args: list[Value]) -> Valu
 
 
 def _call(writer: FunctionWriter, function: str, dtype: DType, args: list[Value]) -> Value:
-    lanes = lanes_of(args[0].type)
     type_ = args[0].type
-    name = f"pierian_fn_{function}_{dtype}_x{lanes}"
+    name = _name(function, dtype, lanes_of(type_))
     writer.declarations.add(f"declare {type_} @{name}({', '.join(arg.type for arg in args)})")
     return writer.call(name, type_, args)
+
+
+def _name(function: str, dtype: DType, lanes: int) -> str:
+    return f"pierian_fn_{function}_{dtype}_x{lanes}"
+
+
+def _several(type_: str, count: int) -> str:
+    return f"[{count} x {type_}]"
 
 
 def definitions(declarations: Iterable[str], isa: str) -> tuple[list[tuple[str, str]], set[str]]:
@@ -60,28 +81,41 @@ def definitions(declarations: Iterable[str], isa: str) -> tuple[list[tuple[str, 
             continue
         name = match[0][1:-1]
         if name not in found:
-            found[name], needed = _definition(match[1], as_dtype(match[2]), int(match[3]), isa)
+            found[name], needed = _definition(match[1], as_dtype(match[2]), int(match[3]), int(match[4] or 1), isa)
             waiting += sorted(needed)
     return sorted(found.items()), remaining
 
 
 @functools.lru_cache(maxsize=256)
-def _definition(op: str, dtype: DType, lanes: int, isa: str) -> tuple[str, frozenset[str]]:
+def _definition(op: str, dtype: DType, lanes: int, places: int, isa: str) -> tuple[str, frozenset[str]]:
     count = 2 if op == "pow" else 1
     type_ = vector(register_type(dtype), lanes)
-    names = ["x", "y"][:count]
-    writer = FunctionWriter(f"pierian_fn_{op}_{dtype}_x{lanes}", type_, [(name, type_) for name in names], isa=isa)
-    arguments = [ir.reduced(name, dtype) for name in names]
+    names = [f"{name}{place or ''}" for place in range(places) for name in ("x", "y")[:count]]
+    name = _name(op, dtype, lanes) + (f"_by{places}" if places > 1 else "")
+    result = type_ if places == 1 else _several(type_, places)
+    writer = FunctionWriter(name, result, [(name, type_) for name in names], isa=isa)
+    arguments = [ir.reduced(name, dtype) for name in names[:count]]
     (whole,) = expand([expansions(isa)[op](*arguments)], isa, inlined=1 << 30)
-    values: dict[Scalar, Value] = {leaf: writer.arg(name) for leaf, name in zip(arguments, names, strict=True)}
+    values: list[dict[Scalar, Value]] = []
+    for place in range(places):
+        own = names[place * count : (place + 1) * count]
+        values.append({leaf: writer.arg(name) for leaf, name in zip(arguments, own, strict=True)})
     for node in ir.postorder([whole]):
-        if node in values:
-            continue
-        if node.op == "const":
-            values[node] = splat_constant(node, lanes)
-        elif node.op == "rare":
-            values[node] = call_rarely(writer, node, [values[arg] for arg in node.args])
-        else:
-            values[node] = emit_scalar(writer, node, [values[arg] for arg in node.args])
-    writer.ret(values[whole])
+        if node not in values[0]:
+            for known in values:
+                known[node] = _compute(writer, node, [known[arg] for arg in node.args], lanes)
+    found = values[0][whole]
+    if places > 1:
+        found = Value("poison", result)
+        for at, known in enumerate(values):
+            found = writer.emit(f"insertvalue {found}, {known[whole]}, {at}", result)
+    writer.ret(found)
     return writer.finish(), frozenset(writer.declarations)
+
+
+def _compute(writer: FunctionWriter, node: Scalar, args: list[Value], lanes: int) -> Value:
+    if node.op == "const":
+        return splat_constant(node, lanes)
+    if node.op == "rare":
+        return call_rarely(writer, node, args)
+    return emit_scalar(writer, node, args)

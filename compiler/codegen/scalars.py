@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from pierian.compiler.codegen.powers import exponent, fraction, scale
 from pierian.compiler.codegen.tables import lookup, pick
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, element_of, lanes_of, like, vector
@@ -159,6 +161,7 @@ def _like(value: int | float, x: Value) -> Value:
     return constant(value, element_of(x.type), lanes_of(x.type))
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def splat_constant(node: Scalar, lanes: int) -> Value:
     """A constant in all lanes."""
     assert isinstance(node.attribute, (bool, int, float))

@@ -3,6 +3,8 @@ float32 has two expansions, which differ by one unit of the last place at most."
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 import pierian as tf
 from pierian.compiler.compile import compile_graph
+from pierian.compiler.elementary import INLINED
 from pierian.compiler.target.features import host
 from pierian.runtime.executable import Executable
 
@@ -47,3 +50,23 @@ def test_other_instruction_sets(isa: str, dtype: str, target_of: Any, runs_here:
             np.testing.assert_array_max_ulp(one, other, maxulp=1)
         else:
             np.testing.assert_array_equal(one, other, err_msg=name)
+
+
+@pytest.mark.parametrize("names", [ONE[: INLINED + 1], [*ONE[-INLINED - 1 :], "pow"]], ids=["first", "last"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1, 7, 16, 100, 1003])
+def test_called_functions_give_the_bits_of_those_in_place(size: int, dtype: str, names: list[str]) -> None:
+    rng = np.random.default_rng(3)
+    x, y = (rng.uniform(0.1, 3, size).astype(dtype) for _ in range(2))
+    graph, inputs, outputs = _graph(dtype, size)
+    chosen = [output for name, output in zip([*ONE, "pow"], outputs, strict=True) if name in names]
+    with graph.as_default():
+        total = functools.reduce(operator.add, chosen)
+    calling = compile_graph(graph, feeds=inputs, fetches=[total])
+    assert len(calling.program.steps) == 1
+    found = Executable(calling.image, calling.program, 1).run((x, y))
+    apart = compile_graph(graph, feeds=inputs, fetches=chosen)
+    assert len(apart.program.steps) == len(chosen)
+    in_place = Executable(apart.image, apart.program, 1).run((x, y))
+    assert found is not None and in_place is not None
+    np.testing.assert_array_equal(found[0], functools.reduce(np.add, in_place))

@@ -12,7 +12,7 @@ from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import Address, address, lane_step, step
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Store
 from pierian.compiler.kernel.scalar import Scalar, load_parts
-from pierian.compiler.schedule.rows import cost, groups
+from pierian.compiler.schedule.rows import cost, cost_of, groups
 from pierian.compiler.target.features import Target
 
 # Elements of work in one task; smaller kernels stay on the calling thread. Measured on two Zen 4 cores: with two threads 2 us of
@@ -101,7 +101,7 @@ def choose_plan(kernel: Kernel, target: Target, runs: int = 1) -> Plan:
     # Booleans are reduced in whole registers; elsewhere so many lanes would be gathered one by one.
     lanes = target.lanes(max(floats or others or [32 if is_pointwise else _BOOL]))
     work = sum(cost(statement.value) for statement in kernel.body)
-    unroll = _in_flight(kernel, work, runs)
+    unroll = _in_flight(kernel, runs)
     if is_pointwise:
         axis = _contiguous_axis(kernel, [a.name for a in kernel.axes])
         across = _transposed_axis(kernel, axis, lanes) if lanes > 1 and work <= SQUARE_WORK else ""
@@ -129,15 +129,17 @@ def choose_plan(kernel: Kernel, target: Target, runs: int = 1) -> Plan:
     return Plan("rows", "", lanes, 4, together=_rows_together(kernel, lanes, target))
 
 
-def _in_flight(kernel: Kernel, work: int, runs: int) -> int:
+def _in_flight(kernel: Kernel, runs: int) -> int:
     """Vectors in flight. With AVX2 (Zen 3) long chains of operations take 0.82 of the time two by two, and 0.75 four by four, with
     AVX-512 (Emerald Rapids) 0.89 and 0.82; that is 10 and 20 ms more to compile, which large arrays, and small ones in a long loop,
-    soon pay for."""
+    soon pay for. Elementary functions that are called are code of one operation: a chain of many takes 0.55 of the time two by
+    two."""
     points = product([axis.extent for axis in kernel.axes])
     known = points * runs if isinstance(points, int) else 0
-    if work < 24 or known >= LONG_ARRAY:
+    written = sum(min(cost_of(node), 1) for node in ir.postorder(s.value for s in kernel.body))
+    if written < 24 or known >= LONG_ARRAY:
         return 4
-    return 2 if work < 80 or known >= MIDDLING_ARRAY else 1
+    return 2 if written < 80 or known >= MIDDLING_ARRAY else 1
 
 
 def _reads_rows_once(kernel: Kernel, target: Target) -> bool:
