@@ -1,9 +1,9 @@
 """Second phase of a contraction: tasks are blocks of results, computed tile by tile.
 
 A task walks the reduced axes part by part: lhs is packed into the worker's scratch memory where it is not read in place, and so is
-each panel of rhs that few other tasks read; then the microkernel runs over the tiles. Sums that are not complete wait in scratch;
-after the last part the epilogue takes them row by row, in vectors. Shares of a sum that is split are left in shared memory, for the
-third phase to add up. The order of additions depends on sizes only.
+each panel of rhs that few other tasks read, if that can be by its first tile on the way; the microkernel runs over the tiles. Sums
+that are not complete wait in scratch; after the last part the epilogue takes them row by row, in vectors. Shares of a sum that is
+split are left in shared memory, for the third phase to add up. The order of additions depends on sizes only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pierian.compiler.codegen.contraction.results import Place, ResultWriter
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.writer import FALSE, NULL, TRUE, FunctionWriter, Value, i64
 from pierian.compiler.dim import Dim, ceildiv, maximum
-from pierian.compiler.frozen import frozen
+from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Kernel
@@ -92,6 +92,8 @@ class BlockEmitter:
         self.has_narrow = isinstance(n, int) and t.nr == 2 * t.lanes and n > t.nr and 0 < n % t.nr <= t.lanes
         size = self.dtype.itemsize
         self.packs_panels = t.rhs_in_place == "panel by panel"
+        # The first tile of a full panel packs it on its way, where it can read rhs as it lies.
+        self.packs_on_the_way = self.packs_panels and t.panels == 1 and roles.rhs_step is not None
         self.panel_offset = _aligned(t.rb * self.point_elements * size)
         self.panel_size = t.part * t.nr if self.packs_panels else 0
         self.sums_offset = self.panel_offset + _aligned(self.panel_size * t.panels * size)
@@ -129,7 +131,8 @@ class BlockEmitter:
         t = self.tiling
         heights = [t.mr, *(height for height in (t.tail, t.low) if height)]
         widths = (False, True) if self.has_narrow else (False,)
-        return [emit_microkernel(self.dtype, self._micro(height, narrow)) for height in heights for narrow in widths]
+        found = [emit_microkernel(self.dtype, self._micro(height, narrow)) for height in heights for narrow in widths]
+        return [*found, emit_microkernel(self.dtype, self._packing_micro)] if self.packs_on_the_way else found
 
     def emit(self) -> FunctionWriter:
         """The phase's function."""
@@ -152,6 +155,10 @@ class BlockEmitter:
         t = self.tiling
         steps = (self.row_step, self.depth_step)
         return MicroShape(height, t.nr, t.lanes, *steps, self.segmented, t.ahead, narrow, t.has_rows_ahead, t.later)
+
+    @property
+    def _packing_micro(self) -> MicroShape:
+        return replace(self._micro(self.tiling.mr), packs=True)
 
     def _write_table(self, scope: Scope) -> None:
         """Where the values of lhs begin for each point of the segment axes, from those of the first point on."""
@@ -295,7 +302,10 @@ class BlockEmitter:
                     number = w.add(w.mul(point, i64(t.mb // t.mr)), w.op("sdiv", row, i64(t.mr)))
                     fetched = self._ahead(part, number, following, gap)
                     ahead = (fetched, gap, self._later_tile(block, row, lhs, later))
-                    self._tile(inside, block, part, height, row, lhs, rhs, ahead, sums, first_column, columns)
+                    packs = FALSE
+                    if self.packs_on_the_way and height == t.mr:
+                        packs = w.both(w.cmp("icmp eq", number, i64(0)), self._is_packed_by_tile(block, columns))
+                    self._tile(inside, block, part, height, row, lhs, rhs, ahead, sums, first_column, columns, packs)
 
                 self._each_tile(block, tile)
 
@@ -311,12 +321,26 @@ class BlockEmitter:
             count = w.minimum(w.sub(block.width, group.index), i64(t.nr * t.panels))
             columns = (w.add(block.first_column, group.index), count)
             size = i64(self.panel_size) if t.panels > 1 else None
-            pack_part(self.outermost, scope, self.roles, part, columns, self.panel, t.nr, size)
+            is_left = w.negated(self._is_packed_by_tile(block, count))
+            if is_left != FALSE:
+                with w.when(is_left):
+                    pack_part(self.outermost, scope, self.roles, part, columns, self.panel, t.nr, size)
             if t.panels == 1:
                 yield group.index
                 return
             with w.loop(group.index, w.add(group.index, count), t.nr) as column:
                 yield column.index
+
+    def _is_packed_by_tile(self, block: _Block, columns: Value) -> Value:
+        """Whether the first tile packs a panel of some columns: one of full height, and the panel full."""
+        w, t = self.writer, self.tiling
+        if not self.packs_on_the_way:
+            return FALSE
+        m, n = self.roles.m.extent, self.roles.n.extent
+        all_full = isinstance(n, int) and n % t.nr == 0
+        all_high = isinstance(m, int) and m > 0 and (m - 1) % t.mb >= t.mr - 1
+        full = TRUE if all_full else w.cmp("icmp eq", columns, i64(t.nr))
+        return w.both(full, TRUE if all_high else w.cmp("icmp sgt", block.tall, i64(0)))
 
     def _waiting(self, point: Value, column: Value) -> Value:
         """Where the sums of a column of tiles wait: one tile after the other, each mr x nr."""
@@ -338,7 +362,7 @@ class BlockEmitter:
 
     def _tile(
         self, scope: Scope, block: _Block, part: Part, height: int, row: Value, lhs: Value, rhs: tuple[Value, Value],
-        fetched: tuple[Value, Value, Value], sums: Value, first_column: Value, columns: Value,
+        fetched: tuple[Value, Value, Value], sums: Value, first_column: Value, columns: Value, packs: Value,
     ) -> None:  # fmt: skip
         w, t = self.writer, self.tiling
         if self.tile_elements:
@@ -364,8 +388,14 @@ class BlockEmitter:
             arguments.append(gap)
         if t.later:
             arguments.append(later)
+        if packs != FALSE:
+            with w.when(packs):
+                source = (self._source(scope, part, first_column), self.outermost.dim(self.roles.rhs_step or 0))
+                name = micro_name(self.dtype, self._packing_micro)
+                w.call(name, "void", [at, *source, *arguments[3:], self.panel])
         wide = w.cmp("icmp sgt", columns, i64(t.lanes)) if self.has_narrow else TRUE
-        for narrow, chosen in ((False, wide), (True, w.negated(wide))):
+        usual = w.negated(packs)
+        for narrow, chosen in ((False, w.both(usual, wide)), (True, w.both(usual, w.negated(wide)))):
             if chosen != FALSE:
                 with w.when(chosen):
                     w.call(micro_name(self.dtype, self._micro(height, narrow)), "void", arguments)

@@ -1,7 +1,7 @@
 """The register tile: `mr` rows by `nr` columns of sums of products, all in vector registers.
 
     void MICRO(ptr lhs, ptr rhs, i64 stride, i64 depth, i64 chain, ptr held, i1 resume, ptr target, i64 row, ptr ahead,
-               ptr offsets, i64 segments[, i64 gap][, ptr later])
+               ptr offsets, i64 segments[, i64 gap][, ptr later][, ptr panel])
 
 Distances of lhs along the tile's rows and along k are fixed at compile time; `rhs` starts at the tile's first column with `stride`
 elements from row to row. Products are added up in chains: each of `chain` products begins at zero and is added to the tile when it
@@ -10,7 +10,8 @@ the tile goes on from `held`, in row-major order; the results go to `target`, `r
 more, or the matrix itself. `held` is overwritten. `ahead` is memory that will be read next: some of its cache lines are fetched
 with every few products, those of rows `gap` elements apart where it is no packed panel. A segmented tile sums `segments` times
 `depth` products, `chain` segments at a time: the values of lhs for segment s begin `offsets[s]` elements after `lhs`, those of rhs
-follow each other. `later` is where the values of lhs for another tile begin, of which lines are fetched likewise.
+follow each other. `later` is where the values of lhs for another tile begin, of which lines are fetched likewise. To `panel` goes
+what is read of rhs, packed for the tiles that follow.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class MicroShape:
         narrow: whether only the first vector of each row is wanted; the tile in memory has room for all.
         apart: whether what is fetched lies in rows apart.
         later: bytes of `later` that go with each product; 0 where nothing is fetched of it.
+        packs: whether rhs is packed on the way.
     """
 
     rows: int
@@ -52,11 +54,17 @@ class MicroShape:
     narrow: bool = False
     apart: bool = False
     later: int = 0
+    packs: bool = False
 
 
 def micro_name(dtype: DType, shape: MicroShape) -> str:
     """What the function for a shape is called in every module."""
-    kind = ("segmented" if shape.segmented else "micro") + "_narrow" * shape.narrow + "_apart" * shape.apart
+    kind = (
+        ("segmented" if shape.segmented else "micro")
+        + "_narrow" * shape.narrow
+        + "_apart" * shape.apart
+        + "_packs" * shape.packs
+    )
     steps = f"{shape.row_step}_{shape.depth_step}_{shape.ahead}_{shape.later}"
     return f"pierian_{kind}_{dtype}_{shape.rows}x{shape.columns}_{shape.lanes}_{steps}"
 
@@ -81,6 +89,7 @@ class _MicroEmitter:
                 ("lhs", "ptr"), ("rhs", "ptr"), ("stride", "i64"), ("depth", "i64"), ("chain", "i64"), ("held", "ptr"),
                 ("resume", "i1"), ("target", "ptr"), ("row", "i64"), ("ahead", "ptr"), ("offsets", "ptr"), ("segments", "i64"),
                 *([("gap", "i64")] if shape.apart else []), *([("later", "ptr")] if shape.later else []),
+                *([("panel", "ptr")] if shape.packs else []),
             ],
         )  # fmt: skip
         self.dtype = dtype
@@ -212,6 +221,10 @@ class _MicroEmitter:
                 f.load(f.gep(row, element, i64(j * shape.lanes)), type_, self.dtype.itemsize)
                 for j in range(self.vectors)
             ]
+            if shape.packs:
+                place = f.gep(f.arg("panel"), element, f.mul(f.add(at, i64(offset)), i64(shape.columns)))
+                for j, vector_ in enumerate(right):
+                    f.store(vector_, f.gep(place, element, i64(j * shape.lanes)), self.dtype.itemsize)
             for i in range(shape.rows):
                 where = f.gep(left_row, element, i64(i * shape.row_step + offset * shape.depth_step))
                 left = f.splat(f.load(where, element, self.dtype.itemsize), shape.lanes)
