@@ -43,7 +43,7 @@ def target_of() -> Callable[..., Target]:
         "sse2": Target(x86, "x86-64", "+sse2", "sse2", 16, 16, False, False),
         "scalar": Target(x86, "x86-64", "+sse2", "scalar", 8, 16, False, False),
         "neon": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "neon", 16, 32, True, False),
-        "riscv": Target("riscv64-unknown-linux-gnu", "generic-rv64", "", "scalar", 8, 16, False, False),
+        "riscv": Target("riscv64-unknown-linux-gnu", "generic-rv64", "+m,+a,+f,+d,+c", "scalar", 8, 16, False, False),
     }
     return lambda isa, **sizes: replace(targets[isa], **sizes)
 

@@ -44,6 +44,11 @@ _SPINS = 3000
 _CHUNKS = 16  # for each thread
 _FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # private to the process
 _SYS_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
+# What tells a processor that its thread only waits, and what that needs declared.
+_PAUSE = {
+    "x86_64": ("call void @llvm.x86.sse2.pause()", ("declare void @llvm.x86.sse2.pause()",)),
+    "aarch64": ("call void @llvm.aarch64.hint(i32 1)", ("declare void @llvm.aarch64.hint(i32)",)),
+}
 
 DECLARATIONS = (
     "declare ptr @aligned_alloc(i64, i64)",
@@ -58,8 +63,7 @@ DECLARATIONS = (
 def pool_text(architecture: str, linkage: str = "") -> str:
     """The pool's functions for `x86_64`, `aarch64` or `riscv64` under Linux."""
     number = _SYS_FUTEX.get(architecture, _SYS_FUTEX["x86_64"])
-    pause = {"x86_64": 'call void asm sideeffect "pause", ""()', "aarch64": 'call void asm sideeffect "yield", ""()'}
-    relax = pause.get(architecture, 'call void asm sideeffect "", ""()')
+    relax, needed = _PAUSE.get(architecture, ('fence syncscope("singlethread") seq_cst', ()))
     parts = [
         _work(),
         _worker(number, relax),
@@ -67,6 +71,7 @@ def pool_text(architecture: str, linkage: str = "") -> str:
         _create(linkage),
         _destroy(linkage, number),
         *DECLARATIONS,
+        *needed,
         "",
     ]
     return "\n".join(parts)

@@ -33,7 +33,7 @@ _LOCK = lock_across_forks()
 _FILE = {"win32": "llvmlite.dll", "darwin": "libllvmlite.dylib"}.get(sys.platform, "libllvmlite.so")
 _POINTER, _TEXT, _WORD = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
 _OUT = ctypes.POINTER(_POINTER)  # takes a string that LLVMPY_DisposeString frees
-_NATIVE = ("NativeTarget", "NativeAsmPrinter", "NativeAsmParser")  # parser: the pool spins with an inline `pause`
+_NATIVE = ("NativeTarget", "NativeAsmPrinter")
 _ALL = ("AllTargetInfos", "AllTargets", "AllTargetMCs", "AllAsmPrinters")
 # Functions that take long let other threads of Python run meanwhile. The others keep Python's lock: a thread that gives it away for
 # microseconds may wait 5 ms until a busy one lets it go on.
