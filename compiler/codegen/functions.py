@@ -30,7 +30,7 @@ def call_side_by_side(writer: FunctionWriter, node: Scalar, places: Sequence[lis
     if count == 1:
         return [call_function(writer, node, places[0])]
     type_ = places[0][0].type
-    name = f"{_name(node.op, node.dtype, lanes_of(type_))}_by{count}"
+    name = _name(node.op, node.dtype, lanes_of(type_), count)
     args = [arg for place in places for arg in place]
     result = _several(type_, count)
     writer.declarations.add(f"declare {result} @{name}({', '.join(arg.type for arg in args)})")
@@ -60,8 +60,8 @@ def _call(writer: FunctionWriter, function: str, dtype: DType, args: list[Value]
     return writer.call(name, type_, args)
 
 
-def _name(function: str, dtype: DType, lanes: int) -> str:
-    return f"pierian_fn_{function}_{dtype}_x{lanes}"
+def _name(function: str, dtype: DType, lanes: int, places: int = 1) -> str:
+    return f"pierian_fn_{function}_{dtype}_x{lanes}" + (f"_by{places}" if places > 1 else "")
 
 
 def _several(type_: str, count: int) -> str:
@@ -91,9 +91,8 @@ def _definition(op: str, dtype: DType, lanes: int, places: int, isa: str) -> tup
     count = 2 if op == "pow" else 1
     type_ = vector(register_type(dtype), lanes)
     names = [f"{name}{place or ''}" for place in range(places) for name in ("x", "y")[:count]]
-    name = _name(op, dtype, lanes) + (f"_by{places}" if places > 1 else "")
     result = type_ if places == 1 else _several(type_, places)
-    writer = FunctionWriter(name, result, [(name, type_) for name in names], isa=isa)
+    writer = FunctionWriter(_name(op, dtype, lanes, places), result, [(name, type_) for name in names], isa=isa)
     arguments = [ir.reduced(name, dtype) for name in names[:count]]
     (whole,) = expand([expansions(isa)[op](*arguments)], isa, inlined=1 << 30)
     values: list[dict[Scalar, Value]] = []
