@@ -21,21 +21,12 @@ _NAME = re.compile(r"@pierian_fn_(\w+?)_(float32|float64)_x(\d+)(?:_by(\d+))?\("
 
 def call_function(writer: FunctionWriter, node: Scalar, args: list[Value]) -> Value:
     """A call of the elementary function `node.op` on operands of any number of lanes."""
-    return _call(writer, node.op, node.dtype, args)
+    return _call(writer, node.op, node.dtype, [args])[0]
 
 
 def call_side_by_side(writer: FunctionWriter, node: Scalar, places: Sequence[list[Value]]) -> list[Value]:
     """The same on the operands of several places: one call, which computes them side by side."""
-    count = len(places)
-    if count == 1:
-        return [call_function(writer, node, places[0])]
-    type_ = places[0][0].type
-    name = _name(node.op, node.dtype, lanes_of(type_), count)
-    args = [arg for place in places for arg in place]
-    result = _several(type_, count)
-    writer.declarations.add(f"declare {result} @{name}({', '.join(arg.type for arg in args)})")
-    found = writer.call(name, result, args)
-    return [writer.emit(f"extractvalue {found}, {at}", type_) for at in range(count)]
+    return _call(writer, node.op, node.dtype, places)
 
 
 def call_rarely(writer: FunctionWriter, node: Scalar, args: list[Value]) -> Value:
@@ -47,25 +38,27 @@ def call_rarely(writer: FunctionWriter, node: Scalar, args: list[Value]) -> Valu
     before = writer.block
     writer.line(f'br {found}, label %{seldom}, label %{done}, !prof !{{!"branch_weights", i32 1, i32 2000}}')
     writer.start(seldom)
-    wanted = writer.select(condition, _call(writer, str(node.attribute), node.dtype, [x]), otherwise)
+    wanted = writer.select(condition, _call(writer, str(node.attribute), node.dtype, [[x]])[0], otherwise)
     writer.br(done)
     writer.start(done)
     return writer.phi(otherwise.type, [(otherwise, before), (wanted, seldom)])
 
 
-def _call(writer: FunctionWriter, function: str, dtype: DType, args: list[Value]) -> Value:
-    type_ = args[0].type
-    name = _name(function, dtype, lanes_of(type_))
-    writer.declarations.add(f"declare {type_} @{name}({', '.join(arg.type for arg in args)})")
-    return writer.call(name, type_, args)
+def _call(writer: FunctionWriter, function: str, dtype: DType, places: Sequence[list[Value]]) -> list[Value]:
+    type_, count = places[0][0].type, len(places)
+    name, result = _name(function, dtype, lanes_of(type_), count), _result(type_, count)
+    args = [arg for place in places for arg in place]
+    writer.declarations.add(f"declare {result} @{name}({', '.join(arg.type for arg in args)})")
+    found = writer.call(name, result, args)
+    return [found] if count == 1 else [writer.emit(f"extractvalue {found}, {at}", type_) for at in range(count)]
 
 
-def _name(function: str, dtype: DType, lanes: int, places: int = 1) -> str:
+def _name(function: str, dtype: DType, lanes: int, places: int) -> str:
     return f"pierian_fn_{function}_{dtype}_x{lanes}" + (f"_by{places}" if places > 1 else "")
 
 
-def _several(type_: str, count: int) -> str:
-    return f"[{count} x {type_}]"
+def _result(type_: str, places: int) -> str:
+    return type_ if places == 1 else f"[{places} x {type_}]"
 
 
 def definitions(declarations: Iterable[str], isa: str) -> tuple[list[tuple[str, str]], set[str]]:
@@ -91,7 +84,7 @@ def _definition(op: str, dtype: DType, lanes: int, places: int, isa: str) -> tup
     count = 2 if op == "pow" else 1
     type_ = vector(register_type(dtype), lanes)
     names = [f"{name}{place or ''}" for place in range(places) for name in ("x", "y")[:count]]
-    result = type_ if places == 1 else _several(type_, places)
+    result = _result(type_, places)
     writer = FunctionWriter(_name(op, dtype, lanes, places), result, [(name, type_) for name in names], isa=isa)
     arguments = [ir.reduced(name, dtype) for name in names[:count]]
     (whole,) = expand([expansions(isa)[op](*arguments)], isa, inlined=1 << 30)

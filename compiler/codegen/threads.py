@@ -44,11 +44,8 @@ _SPINS = 3000
 _CHUNKS = 16  # for each thread
 _FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # private to the process
 _SYS_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
-# What tells a processor that its thread only waits, and what that needs declared.
-_PAUSE = {
-    "x86_64": ("call void @llvm.x86.sse2.pause()", ("declare void @llvm.x86.sse2.pause()",)),
-    "aarch64": ("call void @llvm.aarch64.hint(i32 1)", ("declare void @llvm.aarch64.hint(i32)",)),
-}
+# The instruction that tells a processor that its thread only waits, as an intrinsic and its arguments.
+_PAUSE = {"x86_64": ("llvm.x86.sse2.pause", ()), "aarch64": ("llvm.aarch64.hint", (i32(1),))}
 
 DECLARATIONS = (
     "declare ptr @aligned_alloc(i64, i64)",
@@ -63,15 +60,13 @@ DECLARATIONS = (
 def pool_text(architecture: str, linkage: str = "") -> str:
     """The pool's functions for `x86_64`, `aarch64` or `riscv64` under Linux."""
     number = _SYS_FUTEX.get(architecture, _SYS_FUTEX["x86_64"])
-    relax, needed = _PAUSE.get(architecture, ('fence syncscope("singlethread") seq_cst', ()))
     parts = [
         _work(),
-        _worker(number, relax),
-        _parallel(linkage, number, relax),
+        _worker(number, architecture),
+        _parallel(linkage, number, architecture),
         _create(linkage),
         _destroy(linkage, number),
         *DECLARATIONS,
-        *needed,
         "",
     ]
     return "\n".join(parts)
@@ -115,7 +110,13 @@ def _work() -> str:
     return f.finish() + "\n".join(sorted(f.declarations)) + "\n"
 
 
-def _worker(futex: int, relax: str) -> str:
+def _pause(f: FunctionWriter, architecture: str) -> None:
+    if architecture in _PAUSE:
+        name, args = _PAUSE[architecture]
+        f.call(name, "void", args)
+
+
+def _worker(futex: int, architecture: str) -> str:
     """A worker's life."""
     f = FunctionWriter("pierian_pool_worker", "ptr", [("pool", "ptr")])
     pool = f.arg("pool")
@@ -136,7 +137,7 @@ def _worker(futex: int, relax: str) -> str:
     f.start(spin)
     count = f.load(spins, "i64", 8)
     f.store(f.op("add", count, i64(1)), spins, 8)
-    f.line(relax)
+    _pause(f, architecture)
     f.cond_br(f.cmp("icmp slt", count, i64(_SPINS)), wait, sleep)
     f.start(sleep)
     _atomic(f, "add", pool, SLEEPERS, i32(1))
@@ -190,7 +191,7 @@ def _trampoline() -> str:
 POOL_ALIGNMENT = 4096
 
 
-def _parallel(linkage: str, futex: int, relax: str) -> str:
+def _parallel(linkage: str, futex: int, architecture: str) -> str:
     f = FunctionWriter(
         "pierian_parallel",
         "void",
@@ -245,7 +246,7 @@ def _parallel(linkage: str, futex: int, relax: str) -> str:
     joined = _atomic_load(f, pool, STATE)
     f.cond_br(f.cmp("icmp eq", f.op("and", joined, i32(_COUNT)), i32(0)), close, relaxed)
     f.start(relaxed)
-    f.line(relax)
+    _pause(f, architecture)
     count = f.load(spun, "i64", 8)
     f.store(f.op("add", count, i64(1)), spun, 8)
     with f.when(f.cmp("icmp sgt", count, i64(20 * _SPINS))):

@@ -27,6 +27,7 @@ CASES = [
     ("avx2", 512, 1000, 512, False, "lhs in place", "rhs packed"),  # rows in sets of their own
     ("avx2", 512, 1024, 64, False, "lhs in place", "rhs packed"),  # few panels
     ("avx2", 168, 1024, 512, False, "lhs in place", "rhs packed"),  # few rows
+    ("avx2", 128, 1024, 512, False, "lhs in place", "rhs packed panel by panel"),
     ("avx2", 512, 300, 300, False, "lhs in place", "rhs packed"),  # rows of rhs that begin within cache lines
     ("avx2", 256, 300, 300, False, "lhs in place", "rhs packed panel by panel"),
     ("avx2", 200, 320, 320, False, "lhs in place", "rhs in place"),  # rows of whole lines

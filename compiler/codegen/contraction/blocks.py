@@ -222,6 +222,7 @@ class BlockEmitter(TileOperands):
                 following, gap = self._following(block, part, first_column, is_last), i64(t.nr)
             else:
                 following, gap = self._beside(scope, part, first_column, column, is_last)
+            packs_first = self._is_packed_by_tile(block, columns)
             with each(scope, block.points) as point:
                 values = unravel(self.outermost, w.add(block.first_point, point), self.roles.rows)
                 inside = Scope(self.frame, scope, values)
@@ -234,8 +235,8 @@ class BlockEmitter(TileOperands):
                     fetched = self._ahead(part, number, following, gap)
                     ahead = (fetched, gap, self._later_tile(block, row, lhs, later))
                     packs = FALSE
-                    if self.packs_on_the_way and height == t.mr:
-                        packs = w.both(w.cmp("icmp eq", number, i64(0)), self._is_packed_by_tile(block, columns))
+                    if packs_first != FALSE and height == t.mr:
+                        packs = w.both(w.cmp("icmp eq", number, i64(0)), packs_first)
                     self._tile(inside, block, part, height, row, lhs, rhs, ahead, sums, first_column, columns, packs)
 
                 self._each_tile(block, tile)

@@ -59,12 +59,8 @@ class MicroShape:
 
 def micro_name(dtype: DType, shape: MicroShape) -> str:
     """What the function for a shape is called in every module."""
-    kind = (
-        ("segmented" if shape.segmented else "micro")
-        + "_narrow" * shape.narrow
-        + "_apart" * shape.apart
-        + "_packs" * shape.packs
-    )
+    kind = "segmented" if shape.segmented else "micro"
+    kind += "_narrow" * shape.narrow + "_apart" * shape.apart + "_packs" * shape.packs
     steps = f"{shape.row_step}_{shape.depth_step}_{shape.ahead}_{shape.later}"
     return f"pierian_{kind}_{dtype}_{shape.rows}x{shape.columns}_{shape.lanes}_{steps}"
 

@@ -101,7 +101,6 @@ def choose_plan(kernel: Kernel, target: Target, runs: int = 1) -> Plan:
     # Booleans are reduced in whole registers; elsewhere so many lanes would be gathered one by one.
     lanes = target.lanes(max(floats or others or [32 if is_pointwise else _BOOL]))
     work = sum(cost(statement.value) for statement in kernel.body)
-    unroll = _in_flight(kernel, runs)
     if is_pointwise:
         axis = _contiguous_axis(kernel, [a.name for a in kernel.axes])
         across = _transposed_axis(kernel, axis, lanes) if lanes > 1 and work <= SQUARE_WORK else ""
@@ -112,7 +111,7 @@ def choose_plan(kernel: Kernel, target: Target, runs: int = 1) -> Plan:
         if along and work * SHORT_ROWS <= UNROLLED:
             return Plan("short rows", along, lanes, 1, axis, grain)
         lanes = _no_wider(kernel, axis, lanes)
-        return Plan("pointwise", axis, lanes, fitting(kernel, axis, lanes, unroll), grain=grain)
+        return Plan("pointwise", axis, lanes, fitting(kernel, axis, lanes, _in_flight(kernel, runs)), grain=grain)
     inner = _last_inner(kernel)
     outer = kernel.axes[-1].name if kernel.axes else ""
     names = [axis.name for statement in kernel.body for axis in statement.axes[-1:]]
