@@ -20,7 +20,7 @@ MOST_STREAMS = 8
 # but leave too few tasks to products of a middling size.
 STREAM_CHAIN = 256
 # Bytes of rows that are streams long enough by themselves.
-LONG_ROW = 8192
+LONG_ROW = 32768
 
 
 @frozen

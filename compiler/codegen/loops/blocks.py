@@ -13,7 +13,9 @@ from pierian.compiler.codegen.loops.plan import (
     FEW_OUTER,
     FEW_ROWS,
     FEW_VECTORS,
+    LONG_BLOCK,
     LONG_STRETCH,
+    MANY_BLOCKS,
     STRETCH,
     STRIPE,
     fitting,
@@ -77,8 +79,11 @@ class BlockEmitter(ShortRowEmitter):
             return None
         if isinstance(length, int) and length * points <= 2 * BLOCK:
             return None
+        elements = BLOCK
+        if isinstance(length, int) and not columns:
+            elements = max(BLOCK, min(LONG_BLOCK, length * points // MANY_BLOCKS))
         size = maximum(
-            floordiv(BLOCK - 1, maximum(inner * (points if columns else 1), 1)) + 1, FEW_ROWS if columns else 1
+            floordiv(elements - 1, maximum(inner * (points if columns else 1), 1)) + 1, FEW_ROWS if columns else 1
         )
         if columns and isinstance(length, int) and isinstance(size, int) and length < 2 * size:
             return None

@@ -22,8 +22,12 @@ GRAIN = 16384
 LIGHT_WORK = 16
 # Tasks so many that one more or less makes no difference to threads that share them.
 FEW_TASKS = 16
-# Elements in one block of a reduction that is cut up because it has too few outer points to share out.
+# Elements in one block of a reduction that is cut up because it has too few outer points to share out; of one that is known to be
+# long more, so that the streams of a block run far, as long as there are so many blocks. Measured on Zen 4: sums of 64 MB take 0.83
+# of the time with one thread, 0.9 with two, against blocks of the first size.
 BLOCK = 32768
+LONG_BLOCK = 1 << 18
+MANY_BLOCKS = 64
 # Additions one after the other in each lane of a row's sum; longer sums are sums of such stretches. With 32 the error stays within a
 # quarter of NumPy's, which adds in pairs from 16 on; a stretch costs some ten instructions beside at least 32 vectors.
 STRETCH = 32
