@@ -1,12 +1,16 @@
-"""Paddings of one value that are parts of a larger one are read out of that."""
+"""Paddings: one that lies within another is read out of it, and one around very short rows walks them as long ones."""
 
 from __future__ import annotations
 
+from pierian.compiler.dim import product
 from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.builder import GraphBuilder
 from pierian.compiler.graph.graph import Graph
-from pierian.compiler.graph.node import Node
+from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.passes.base import bodies
+
+# Bytes of rows that are worth a vector of their own.
+LONG_ROW = 64
 
 
 @frozen
@@ -45,3 +49,67 @@ def _holds(whole: Node, part: Node) -> bool:
     sides = ("before", "after")
     pairs = [pair for side in sides for pair in zip(whole.attributes[side], part.attributes[side], strict=True)]
     return all(isinstance(more, int) and isinstance(less, int) and more >= less for more, less in pairs)
+
+
+@frozen
+class MergePads:
+    """Given: any graph. Result: the axes behind the last one that is padded are part of it, where they are but a few elements, such
+    as the colours of an image: vectors along the padded axis then are whole ones.
+
+    before:  %b = pad(%x, before=(0, 1, 1, 0), after=(0, 1, 1, 0))          of %x: [n, 32, 32, 3]
+    after:   %f = reshape(%x, [n, 32, 96]);  %g = pad(%f, before=(0, 1, 3), after=(0, 1, 3));  %b = reshape(%g, [n, 34, 34, 3])
+    """
+
+    name: str = "merge-pads"
+
+    def run(self, graph: Graph) -> bool:
+        builder = GraphBuilder(graph)
+        changed = False
+        for node in [node for node in graph.nodes if node.op.name == "pad"]:
+            merged = _merged(builder, node)
+            if merged is not None:
+                graph.replace_uses(node.output, merged)
+                graph.remove(node)
+                changed = True
+        if changed:
+            graph.sort()
+        return any([changed, *(self.run(body) for body in bodies(graph))])
+
+
+def _merged(b: GraphBuilder, node: Node) -> Value | None:
+    (x,) = node.inputs
+    before, after = node.attributes["before"], node.attributes["after"]
+    axis = max((i for i in range(x.type.rank) if not before[i] == after[i] == 0), default=-1)
+    row = product(x.shape[axis + 1 :])
+    if (
+        axis < 0
+        or not isinstance(row, int)
+        or row < 2
+        or row * x.dtype.itemsize >= LONG_ROW
+        or not _is_read_in_order(x)
+    ):
+        return None
+    b.location = node.location
+    flat = b.reshape(x, (*x.shape[:axis], x.shape[axis] * row))
+    first, last = ((*side[:axis], side[axis] * row) for side in (before, after))
+    padded = b.pad(flat, before=first, after=last, value=node.attributes["value"])
+    return b.as_value(b.reshape(padded, node.output.shape))
+
+
+def _is_read_in_order(value: Value) -> bool:
+    """Whether a value, with whatever is computed on the way, is read element by element in the order it has: it is an array, or
+    pointwise work on such arrays and on single numbers."""
+    shape, pending, seen = value.shape, [value], set()
+    while pending:
+        one = pending.pop()
+        node = one.node
+        if node in seen or all(dim == 1 for dim in one.shape):
+            continue
+        seen.add(node)
+        if one.shape != shape:
+            return False
+        if node.op.scalar_rule is not None:
+            pending += node.inputs
+        elif node.inputs and node.op.contract_rule is None:
+            return False
+    return True

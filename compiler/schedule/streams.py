@@ -19,7 +19,8 @@ MOST_STREAMS = 8
 # Products in a chain. As those of rows read side by side are added up first, twice as many would still round less than NumPy does,
 # but leave too few tasks to products of a middling size.
 STREAM_CHAIN = 256
-# Bytes of rows that are streams long enough by themselves.
+# Bytes of rows that are streams long enough by themselves: rows of 8 and 16 KB far apart take 0.85 to 0.91 of the time with one
+# thread, 0.93 to 1 with two, rows of 64 KB 1.02 and 1.06 (Zen 4).
 LONG_ROW = 32768
 
 

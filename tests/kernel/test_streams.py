@@ -60,7 +60,7 @@ def test_which_rows_are_read_far_apart(target_of: Any) -> None:
         return any("rows of rhs far apart" in note for _, code in kernels for note in code.schedule)
 
     assert far_apart(700, FAR) and not far_apart(700, SMALL), "the third cache holds them"
-    assert not far_apart(3000, FAR), "rows are long"
+    assert far_apart(3000, FAR) and not far_apart(9000, FAR), "rows are long"
 
 
 @pytest.mark.parametrize("caches", [SMALL, FAR])
