@@ -90,6 +90,28 @@ def test_values(shape: tuple[int, ...], isa: str, target_of: Any, runs_here: Any
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("isa", ["avx512", "avx2"])
+@pytest.mark.parametrize("axes", [(0, 2, 3), (1, 3), (0, 3)], ids=str)
+def test_rows_of_several_axes(axes: tuple[int, ...], isa: str, target_of: Any, runs_here: Any) -> None:
+    """The elements of a channel lie in stretches of each image, and each pass over them has its own axes."""
+    x = np.random.default_rng(3).standard_normal((6, 40, 5, 9)).astype(np.float32)
+
+    def channels(x: Any) -> list[Any]:
+        mean, variance = tf.mean(x, axis=axes, keepdims=True), tf.var(x, axis=axes, keepdims=True)
+        return [tf.var(x, axis=axes), tf.std(tf.exp(x), axis=axes), (x - mean) * tf.rsqrt(variance + 1e-3)]
+
+    target = target_of(isa, **SMALL)
+    assert any("next rows asked for" in note for note in notes(channels, x.shape, target))
+    if not runs_here(isa):
+        return
+    wide = x.astype(np.float64)
+    normal = (wide - wide.mean(axes, keepdims=True)) / np.sqrt(wide.var(axes, keepdims=True) + 1e-3)
+    for threads in (1, 3):
+        found = run(channels, x, target, threads)
+        for one, other in zip(found, [wide.var(axes), np.exp(wide).std(axes), normal], strict=True):
+            np.testing.assert_allclose(one, other, rtol=2e-6, atol=2e-6)
+
+
 @pytest.mark.parametrize("rows", [64, 67, 257])
 def test_results_in_the_place_of_what_is_read(rows: int) -> None:
     """A point that is left over is stored once for each time that it is read."""

@@ -16,7 +16,7 @@ from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel import scalar as ir
 from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
-from pierian.compiler.kernel.nodes import Kernel, Statement, Store
+from pierian.compiler.kernel.nodes import Axis, Kernel, Statement, Store
 from pierian.compiler.kernel.scalar import Index, load_parts
 from pierian.compiler.schedule.rows import cost_of, groups
 from pierian.compiler.target.features import CACHE_LINE, Target
@@ -31,11 +31,11 @@ _SHORT = 8
 
 @frozen
 class Access:
-    """Elements one after the other along a row: of which buffer, where, along which axis, and whether they are written."""
+    """Elements one after the other along the last axis of a row: of which buffer, where, the axes, and whether they are written."""
 
     buffer: str
     indices: tuple[Index, ...]
-    axis: str
+    axes: tuple[Axis, ...]
     is_store: bool
 
 
@@ -60,8 +60,11 @@ class NextRows:
         writer = row.writer
         later = writer.add(row.values[self.outer], i64(self.ahead))
         for access in self.accesses:
+            # The pass that asks has names of its own for the axes of a row.
+            pairs = zip(access.axes[:-1], self.asking.axes[:-1], strict=True)
+            slower = {axis.name: row.values[own.name] for axis, own in pairs}
             for first in range(0, count, CACHE_LINE // row.frame.buffers[access.buffer].dtype.itemsize):
-                at = {self.outer: later, access.axis: writer.add(begin, i64(first))}
+                at = {self.outer: later, **slower, access.axes[-1].name: writer.add(begin, i64(first))}
                 Scope(row.frame, row, at).prefetch_at(access.buffer, access.indices, access.is_store)
 
 
@@ -99,8 +102,10 @@ def next_rows(kernel: Kernel, accesses: Sequence[Access], together: int, depende
     assert isinstance(row, int)
     turn = max(1, together * row * max(kernel.buffer(access.buffer).dtype.itemsize for access in accesses))
     ahead = together * -(-_AHEAD // turn)
-    busiest = max(passes[1:], key=lambda group: _work(group, dependencies))
-    return NextRows(tuple(accesses), kernel.axes[-1].name, ahead, busiest[0])
+    asking = max(passes[1:], key=lambda group: _work(group, dependencies))[0]
+    extents = [axis.extent for axis in asking.axes]
+    asked = tuple(access for access in accesses if [axis.extent for axis in access.axes] == extents)
+    return NextRows(asked, kernel.axes[-1].name, ahead, asking)
 
 
 def _accesses(kernel: Kernel, passes: Sequence[Sequence[Statement]], streamed: frozenset[str]) -> Iterator[Access]:
@@ -116,7 +121,7 @@ def _accesses(kernel: Kernel, passes: Sequence[Sequence[Statement]], streamed: f
             moves = step(where.known, kernel.axes[-1].name) != 0
             if name not in seen and not where.computed and moves and step(where.known, along) == 1:
                 seen.add(name)
-                yield Access(name, indices, along, is_store)
+                yield Access(name, indices, statement.axes, is_store)
 
 
 def _work(group: Sequence[Statement], dependencies: Dependencies) -> int:
