@@ -83,8 +83,15 @@ class Cluster:
 
     def is_full(self, value: Value) -> bool:
         """Whether `value` is as large as the domain and read at its axes, perhaps at other places too."""
+        return self.full_index(value) is not None
+
+    def full_index(self, value: Value) -> Index | None:
+        """Where a value that is as large as the domain is read at its axes; axes of one point may stand elsewhere."""
         accesses = self.accesses.get(value)
-        return accesses is not None and value.shape == self.domain and self.axes in accesses
+        if accesses is None or points(value.shape) != points(self.domain):
+            return None
+        wanted = [entry for entry in self.axes if entry != 0]
+        return next((index for index in accesses if [entry for entry in index if entry != 0] == wanted), None)
 
     def streams(self, producer: Node, stored: bool) -> int:
         """Arrays as large as the domain that the cluster walks apart from what `producer` hands it: those it reads, as far as

@@ -237,12 +237,12 @@ class KernelBuilder:
         self.axes = [axis for axis in all_axes[:split] if axis.extent != 1]
         rows = tuple(axis for axis in all_axes[split:] if axis.extent != 1)
         for value in cluster.stores:
-            full = cluster.is_full(value)
-            at = cluster.axes if full else cluster.accesses[value][0]  # type: ignore[index]
+            full = cluster.full_index(value)
+            at = full if full is not None else cluster.accesses[value][0]  # type: ignore[index]
             result = self.read(value, at)
             piece = self.fusion.pieces.get(value)
             whole, index = (piece.whole, piece.at(at)) if piece else (value, at)
-            self.store(self.output(whole), index, result, rows if full else ())
+            self.store(self.output(whole), index, result, () if full is None else rows)
         self.body = _by_level(self.body)
 
 

@@ -16,7 +16,15 @@ CACHES = {"avx512": {"l1": 48 << 10, "l2": 2 << 20}, "avx2": {"l1": 32 << 10, "l
 CASES = [
     ("avx512", 32, 768, 3072, False, "lhs in place", "rhs packed panel by panel"),  # two tiles or more of few rows
     ("avx512", 12, 768, 3072, False, "lhs in place", "rhs in place"),  # one tile
-    ("avx512", 256, 768, 3072, False, "lhs in place", "rhs packed panel by panel"),  # few enough rows to pack on the way
+    (
+        "avx512",
+        256,
+        768,
+        3072,
+        False,
+        "lhs in place",
+        "rhs packed panel by panel",
+    ),  # few enough rows to pack on the way
     ("avx512", 257, 768, 3072, False, "lhs in place", "rhs packed"),
     ("avx512", 512, 512, 512, False, "lhs in place", "rhs packed"),  # many rows
     ("avx512", 100, 64, 128, False, "lhs in place", "rhs in place"),  # rows that the first cache holds

@@ -100,6 +100,13 @@ def moments(x: Any) -> Any:
     return mean, tf.mean(tf.square(x - mean), axis=-1, keepdims=True)
 
 
+def in_two_shapes(x: Any) -> Any:
+    """Two results with the same elements, but one axis of one point more in one of them; the rows of both are everything."""
+    most = x + tf.max(x, axis=(1, 2), keepdims=True)
+    y = most - tf.mean(most, axis=(0, 1, 2), keepdims=True)
+    return tf.expand_dims(y, 0), y
+
+
 def two_sums(x: Any, y: Any) -> Any:
     product = tf.matmul(x, y)
     return tf.sum(product, axis=0), tf.sum(tf.square(product), axis=0)
@@ -124,6 +131,7 @@ CASES: dict[str, tuple[Build, list[Any], bool, dict[str, int]]] = {
     # One pass for the result and the gradient of x, one for those of scale and shift.
     "layer norm and its gradients": (tf.layer_norm, [ROWS, (F, [300]), (F, [300])], True, {"loop": 2}),
     "mean and variance": (moments, [ROWS], False, {"loop": 1}),
+    "axes of one point": (in_two_shapes, [(F, [5, 3, 8])], False, {"loop": 2}),
     # The rows, and the mean over them.
     "cross-entropy and its gradient": (cross_entropy, [(tf.int64, ["n"]), ROWS], False, {"loop": 2}),
     "sums over leading axes": (two_sums, [ROWS, (F, [300, 400])], False, {"contraction": 1, "loop": 1}),
