@@ -13,7 +13,7 @@ from pierian.compiler.errors import DTypeError, ShapeError
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.ops.definition import Tensor, operator
 from pierian.compiler.ops.movement import Sizes
-from pierian.compiler.ops.windows import covering_windows, cut_to, points, windows_infer, windows_reference
+from pierian.compiler.ops.windows import are_few, covering_windows, cut_to, points, windows_infer, windows_reference
 from pierian.compiler.shape import TensorType
 
 # --- the largest element ----------------------------------------------------------------------------------------------
@@ -67,11 +67,13 @@ def _max_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
         is_largest = b.logical_or(is_largest, b.not_equal(windows, windows))
     number = b.where(is_largest, _numbers(b, window), b.constant(int(np.prod(window)), int32))
     first = b.min(number, axis=axes)
-    # Windows that are not there have nothing to give, so that code for elements need not ask whether one is.
-    ahead, behind = [], []
+    # Windows that are not there have nothing to give, so that code for elements need not ask whether one is; very few are all asked.
+    ahead: list[Dim] = []
+    behind: list[Dim] = []
     for size, count, reach, stride in zip(x.shape[1:-1], dz.shape[1:-1], window, strides, strict=True):
-        ahead.append(-(-reach // stride) - 1)
-        behind.append((size - 1) // stride + 1 - count)
+        few = are_few(count, reach, stride)
+        ahead.append(0 if few else -(-reach // stride) - 1)
+        behind.append(0 if few else (size - 1) // stride + 1 - count)
     if any(amount != 0 for amount in (*ahead, *behind)):
         dz, first = (b.pad(one, before=(0, *ahead, 0), after=(0, *behind, 0)) for one in (dz, first))
     return (b.unpool(dz, first, before=ahead, sizes=x.shape[1:-1], window=window, strides=strides),)
@@ -99,7 +101,8 @@ def unpool(
     """Each element of `x` [batch, *places, channels] at the element of its window that has the number `first` (int32), zero
     elsewhere; what overlapping windows give to one element adds up. The result is [batch, *sizes, channels].
 
-    Window p begins at `(p - before) * stride`; there must be one for each multiple of the stride that reaches into the result.
+    Window p begins at `(p - before) * stride`; there must be one for each multiple of the stride that reaches into the result, or
+    fewer than can cover one element.
     """
 
 
@@ -118,6 +121,8 @@ def _unpool_infer(x: TensorType, first: TensorType, before: Any, sizes: Any, win
     if not alike or x.rank != len(strides) + 2:
         raise ShapeError("two equal shapes [batch, *places, channels] are needed", got=f"{x}, {first}")
     for count, ahead, size, reach, stride in zip(x.shape[1:-1], before, sizes, window, strides, strict=True):
+        if ahead == 0 and are_few(count, reach, stride):
+            continue
         last = (size - 1) // stride + ahead
         few = isinstance(count, int) and isinstance(last, int) and last >= count > 0
         if few or ahead < -(-reach // stride) - 1:
@@ -177,7 +182,10 @@ def _unpool_kernel(k: Any, node: Node) -> None:
         number = number * size + tap
     given = s.eq(k.read(first, source), s.dim(number, int32))
     for axis, size in found.tap_bounds.items():
-        given = s.logical_and(given, s.lt(s.dim(found.taps[axis]), s.dim(size)))
+        tap = s.dim(found.taps[axis])
+        given = s.logical_and(given, s.lt(tap, s.dim(size)))
+        if are_few(x.shape[1 + axis], size, a["strides"][axis]):
+            given = s.logical_and(given, s.compare("ge", tap, 0))
     value = s.select(given, k.read(x, source), 0)
     total = k.reduce("sum", found.axes, value) if found.axes else value
     k.store(k.output(node.output), at, total)
@@ -187,9 +195,11 @@ window_max.samples = [
     ("f32[2,7,6,3]", {"window": (3, 2), "strides": (2, 1)}),
     ("f64[2,9,17]", {"window": (2,), "strides": (2,)}),
     ("i32[1,5,5,2]", {"window": (2, 2), "strides": (2, 2)}),
+    ("f64[2,8,7,3]", {"window": (7, 7), "strides": (1, 2)}),
 ]
 unpool.samples = [
     ("f32[2,3,4,5] i32[2,3,4,5]", {"before": (1, 1), "sizes": (4, 3), "window": (3, 2), "strides": (2, 1)}),
     ("f64[2,3,3,17] i32[2,3,3,17]", {"before": (0, 0), "sizes": (6, 5), "window": (2, 2), "strides": (2, 2)}),
     ("f64[1,2,19] i32[1,2,19]", {"before": (0,), "sizes": (8,), "window": (3,), "strides": (4,)}),
+    ("f32[2,1,1,5] i32[2,1,1,5]", {"before": (0, 0), "sizes": (8, 6), "window": (7, 5), "strides": (1, 1)}),
 ]

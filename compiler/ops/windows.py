@@ -199,7 +199,8 @@ class Covering:
     Attributes:
         axes: how many there are, along the axes where there may be several.
         places, taps: which window, and which of its elements, along each spatial axis.
-        place_bounds, tap_bounds: by spatial axis, how many windows and elements there are where an index may be outside of that.
+        place_bounds, tap_bounds: by spatial axis, how many windows and elements there are where an index may be outside of that, or
+            below zero.
     """
 
     axes: tuple[Axis, ...]
@@ -222,6 +223,16 @@ def covering_windows(
     axes = []
     for axis, (one, size, stride, count) in enumerate(zip(at, window, strides, counts, strict=True)):
         most = -(-size // stride)
+        if are_few(count, size, stride):
+            # So few that each is asked whether it covers the element, as where one window is the whole array.
+            number: Dim = 0
+            if count != 1:
+                turn, number = k.new_axis(count)
+                axes.append(turn)
+            found.places.append(number)
+            found.taps.append(one - number * stride)
+            found.tap_bounds[axis] = size
+            continue
         back: Dim = 0
         if most > 1:
             turn, back = k.new_axis(most)
@@ -236,6 +247,11 @@ def covering_windows(
     return replace(found, axes=tuple(axes))
 
 
+def are_few(count: Dim, window: int, stride: int) -> bool:
+    """Whether there are known to be fewer windows along an axis than would cover an element in the middle of many."""
+    return isinstance(count, int) and 0 < count < -(-window // stride)
+
+
 def _reach(count: Dim, stride: int, size: Dim) -> bool:
     """Whether so many windows, one beside the other, are known to cover an axis."""
     return isinstance(count, int) and isinstance(size, int) and count * stride >= size
@@ -248,4 +264,5 @@ sliding_windows.samples = [
 fold_windows.samples = [
     ("f32[2,3,4,3,2,5]", {"sizes": (7, 6), "strides": (2, 1), "dilations": (1, 2)}),
     ("f64[2,3,3,17]", {"sizes": (11,), "strides": (3,), "dilations": (2,)}),
+    ("f32[2,1,2,7,5,3]", {"sizes": (8, 6), "strides": (1, 1), "dilations": (1, 1)}),
 ]
