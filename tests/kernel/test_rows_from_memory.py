@@ -91,6 +91,31 @@ def test_values(shape: tuple[int, ...], isa: str, target_of: Any, runs_here: Any
 
 
 @pytest.mark.parametrize("isa", ["avx512", "avx2"])
+@pytest.mark.parametrize("shape", [(300, 200), (70, 5000), (9000,), (2, 70000)], ids=str)
+def test_rows_of_two_arrays(shape: tuple[int, ...], isa: str, target_of: Any, runs_here: Any) -> None:
+    """They are two streams as they are: no rows abreast, no parts of a row side by side, fewer rows of a stripe at a time."""
+    graph = tf.Graph()
+    with graph.as_default():
+        x, y = (tf.placeholder(tf.float32, shape, name=name) for name in "xy")
+        fetches = [tf.sum(x * y, axis=-1), tf.max(x - y, axis=-1), tf.sum(x * y, axis=0)]
+    graph.set_outputs(fetches)
+    target = target_of(isa, **SMALL)
+    found = [note for _, code in plan_graph(graph, target=target).kernels.values() for note in code.schedule]
+    assert not any("abreast" in note for note in found)
+    if not runs_here(isa):
+        return
+    rng = np.random.default_rng(5)
+    a, b = (rng.integers(-9, 10, shape).astype(np.float32) for _ in "xy")
+    compiled = compile_graph(graph, feeds=[x, y], fetches=fetches, target=target)
+    for threads in (1, 2, 3):
+        results = Executable(compiled.image, compiled.program, threads).run((a, b))
+        assert results is not None
+        wanted = [(a * b).sum(-1), (a - b).max(-1), (a * b).sum(0)]
+        for one, other in zip(results, wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2"])
 @pytest.mark.parametrize("axes", [(0, 2, 3), (1, 3), (0, 3)], ids=str)
 def test_rows_of_several_axes(axes: tuple[int, ...], isa: str, target_of: Any, runs_here: Any) -> None:
     """The elements of a channel lie in stretches of each image, and each pass over them has its own axes."""

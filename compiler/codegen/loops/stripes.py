@@ -7,11 +7,7 @@ from collections.abc import Callable, Sequence
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Scope
-from pierian.compiler.codegen.loops.plan import (
-    NARROWEST,
-    ROWS,
-    STRIPE,
-)
+from pierian.compiler.codegen.loops.plan import NARROWEST, ROWS, STRIPE, reads_one_array
 from pierian.compiler.codegen.loops.rows import RowEmitter
 from pierian.compiler.codegen.turns import turns
 from pierian.compiler.codegen.writer import Value, element_of, i64, like
@@ -128,9 +124,11 @@ class StripeEmitter(RowEmitter):
         width = axis.extent
         ordered = any(len(state) > 1 for state in starts)
         far = isinstance(width, int) and width <= STRIPE and not self.is_near and not ordered
-        whole = writer.add(first, writer.op("and", writer.sub(last, first), i64(-ROWS)))
+        # Of several arrays fewer rows each: with two of them sums of products take 0.55 to 1 of the time four by four (Zen 4).
+        together = ROWS if reads_one_array(self.kernel) else ROWS // 2
+        whole = writer.add(first, writer.op("and", writer.sub(last, first), i64(-together)))
         columns(start, scope)
-        with turns(writer, first, whole, ROWS, far) as (numbers, _):
+        with turns(writer, first, whole, together, far) as (numbers, _):
             some_rows(numbers)
         with writer.loop(whole, last, 1) as single:
             some_rows([single.index])
