@@ -121,11 +121,13 @@ def _unpool_infer(x: TensorType, first: TensorType, before: Any, sizes: Any, win
     if not alike or x.rank != len(strides) + 2:
         raise ShapeError("two equal shapes [batch, *places, channels] are needed", got=f"{x}, {first}")
     for count, ahead, size, reach, stride in zip(x.shape[1:-1], before, sizes, window, strides, strict=True):
-        if ahead == 0 and are_few(count, reach, stride):
-            continue
-        last = (size - 1) // stride + ahead
-        few = isinstance(count, int) and isinstance(last, int) and last >= count > 0
-        if few or ahead < -(-reach // stride) - 1:
+        if are_few(count, reach, stride):
+            enough = ahead == 0
+        else:
+            last = (size - 1) // stride + ahead
+            enough = not (isinstance(count, int) and isinstance(last, int) and last >= count > 0)
+            enough = enough and ahead >= -(-reach // stride) - 1
+        if not enough:
             raise ShapeError(
                 "there are not enough windows to cover the result", got=f"{count}, {ahead} of them before it"
             )

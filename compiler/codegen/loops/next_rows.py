@@ -105,7 +105,7 @@ def next_rows(kernel: Kernel, accesses: Sequence[Access], together: int, depende
     asking = max(passes[1:], key=lambda group: _work(group, dependencies))[0]
     extents = [axis.extent for axis in asking.axes]
     asked = tuple(access for access in accesses if [axis.extent for axis in access.axes] == extents)
-    return NextRows(asked, kernel.axes[-1].name, ahead, asking)
+    return NextRows(asked, kernel.axes[-1].name, ahead, asking) if asked else None
 
 
 def _accesses(kernel: Kernel, passes: Sequence[Sequence[Statement]], streamed: frozenset[str]) -> Iterator[Access]:
