@@ -59,14 +59,15 @@ class RowEmitter:
             return frozenset()
         return streamed_buffers(self.kernel, self.plan.lanes, along, target)
 
-    def _function(self, suffix: str, write: Callable[[FunctionWriter, Frame], None], lanes: int) -> str:
+    def _function(self, suffix: str, write: Callable[[FunctionWriter, Frame], None], lanes: int, tasks: Dim = 1) -> str:
+        """Adds the function of a phase, which has so many tasks; its name."""
         name = f"{self.name}_{suffix}"
         writer = FunctionWriter(name, "void", PHASE_PARAMETERS, isa=self.isa)
         frame = Frame(writer, self.kernel, lanes, self.dependencies)
         for buffer in self.kept:
             frame.add_scratch(buffer)
         streamed = self.streamed if lanes == self.plan.lanes else frozenset()
-        write_both_ways(writer, frame, streamed, lambda: write(writer, frame))
+        write_both_ways(frame, self.target, tasks, streamed, lambda frame: write(writer, frame))
         writer.ret()
         self.texts.append(writer.finish())
         self.declarations |= writer.declarations
@@ -102,7 +103,9 @@ class RowEmitter:
             self._over_rows(scope, low, high)
 
         total = points * row
-        return Phase(self._function("f", write, self.plan.lanes), tasks, isinstance(total, int) and total <= GRAIN)
+        return Phase(
+            self._function("f", write, self.plan.lanes, tasks), tasks, isinstance(total, int) and total <= GRAIN
+        )
 
     def _over_rows(self, scope: Scope, begin: Value, end: Value) -> None:
         """All statements at the points [begin, end), several points at a time, neighbours or abreast: what one waits for (sums

@@ -51,18 +51,18 @@ class _ScanEmitter:
         self.axis = scan.axes[0]
         self.name = name
         self.lanes = lanes
-        self.isa = target.isa
+        self.target = target
         self.streamed = streamed_buffers(kernel, lanes, frozenset({along}), target)
         self.filler = self._identity(lanes)
         self.texts: list[str] = []
         self.declarations: set[str] = set()
 
-    def _function(self, suffix: str, write: Callable[[FunctionWriter, Scope], None]) -> str:
-        writer = FunctionWriter(f"{self.name}_{suffix}", "void", PHASE_PARAMETERS, isa=self.isa)
+    def _function(self, suffix: str, write: Callable[[FunctionWriter, Scope], None], tasks: Dim = 1) -> str:
+        """Adds the function of a phase, which has so many tasks; its name."""
+        writer = FunctionWriter(f"{self.name}_{suffix}", "void", PHASE_PARAMETERS, isa=self.target.isa)
+        streamed = self.streamed if suffix == "f" else frozenset()
         frame = Frame(writer, self.kernel, self.lanes, Dependencies())
-        write_both_ways(
-            writer, frame, self.streamed if suffix == "f" else frozenset(), lambda: write(writer, Scope(frame))
-        )
+        write_both_ways(frame, self.target, tasks, streamed, lambda frame: write(writer, Scope(frame)))
         writer.ret()
         self.texts.append(writer.finish())
         self.declarations |= writer.declarations
@@ -101,7 +101,8 @@ class _ScanEmitter:
 
         total = points * length
         small = isinstance(total, int) and total <= GRAIN
-        return self._code([Phase(self._function("f", write), floordiv(points + per_task - 1, per_task), small)], "rows")
+        tasks = floordiv(points + per_task - 1, per_task)
+        return self._code([Phase(self._function("f", write, tasks), tasks, small)], "rows")
 
     def _at(self, scope: Scope, number: Value) -> Scope:
         """The scope of one point of the outer axes."""
@@ -195,7 +196,7 @@ class _ScanEmitter:
         phases = [
             Phase(self._function("totals", over_blocks(total)), blocks * points),
             Phase(self._function("before", before), 1, True),
-            Phase(self._function("f", over_blocks(elements)), blocks * points),
+            Phase(self._function("f", over_blocks(elements), blocks * points), blocks * points),
         ]
         return self._code(phases, f"rows cut into blocks of {BLOCK}", blocks * points * 8)
 
@@ -242,7 +243,7 @@ class _ScanEmitter:
 
         total = tasks * self.axis.extent * (width if isinstance(width, int) else 1 << 40)
         small = isinstance(total, int) and total <= GRAIN
-        return self._code([Phase(self._function("f", write), tasks, small)], "columns")
+        return self._code([Phase(self._function("f", write, tasks), tasks, small)], "columns")
 
     def _stripe(self, scope: Scope, across: Axis, low: Value, high: Value, cells: Value, together: int) -> None:
         """Rows one after the other, the states of their columns in `cells`."""

@@ -68,7 +68,7 @@ class VectorEmitter(StripeEmitter):
 
             self._over_points(scope, before, low, high, at_point)
 
-        function = self._function("f", write, plan.lanes)
+        function = self._function("f", write, plan.lanes, tasks)
         total = product([axis.extent for axis in kernel.axes]) * inner
         return Phase(function, tasks, isinstance(total, int) and total <= plan.grain)
 

@@ -1,0 +1,59 @@
+"""Results that go past the caches: of arrays somewhat larger than the last one only where a single call writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pierian as tf
+from pierian.compiler.compile import compile_graph, plan_graph
+from pierian.runtime.executable import Executable
+
+ROWS, COLUMNS = 400, 64
+BYTES = 2 * 4 * ROWS * COLUMNS  # what is read and written
+
+
+def doubled(x: Any) -> Any:
+    return x * 2.0
+
+
+def normal(x: Any) -> Any:
+    centred = x - tf.mean(x, axis=-1, keepdims=True)
+    return centred * tf.rsqrt(tf.mean(centred * centred, axis=-1, keepdims=True) + 1e-3)
+
+
+def totals(x: Any) -> Any:
+    return tf.cumsum(x, axis=1)
+
+
+@pytest.mark.parametrize("build", [doubled, normal, totals])
+@pytest.mark.parametrize(
+    ("thirds", "stores"),
+    [(1.9, "plain"), (2.1, "by one call"), (3.9, "by one call"), (4.1, "always")],
+)
+def test_which_stores(build: Any, thirds: float, stores: str, target_of: Any, runs_here: Any) -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder(tf.float32, [ROWS, COLUMNS], name="x")
+        y = build(x)
+    graph.set_outputs([y])
+    target = target_of("avx2", l1=4 << 10, l2=8 << 10, l3=int(3 * BYTES / thirds))
+    (code,) = (code for _, code in plan_graph(graph, target=target).kernels.values())
+    assert ("!nontemporal" in code.text) is (stores != "plain")
+    # How many tasks there are is asked for only where one call may have all of them.
+    asks = [line for line in code.text.splitlines() if "sub nsw i64 %end, %begin" in line]
+    assert bool(asks) is (stores == "by one call")
+    if not runs_here("avx2"):
+        return
+    compiled = compile_graph(graph, feeds=[x], fetches=[y], target=target)
+    given = np.random.default_rng(2).standard_normal((ROWS, COLUMNS)).astype(np.float32)
+    one, *others = (Executable(compiled.image, compiled.program, threads).run((given,)) for threads in (1, 2, 3))
+    assert one is not None and all(other is not None and np.array_equal(other[0], one[0]) for other in others)
+    wide = given.astype(np.float64)
+    centred = wide - wide.mean(-1, keepdims=True)
+    wanted = {
+        doubled: 2 * wide, normal: centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-3), totals: wide.cumsum(1)
+    }[build]  # fmt: skip
+    np.testing.assert_allclose(one[0], wanted, rtol=1e-5, atol=1e-5)
