@@ -183,6 +183,20 @@ def test_memory_of_a_dropped_result_serves_again_and_that_of_a_kept_one_does_not
     assert len(memory._blocks) <= 256
 
 
+def test_of_several_free_blocks_the_one_used_last_serves_again() -> None:
+    make = ResultMemory().maker((512, 256), np.dtype(np.float32))
+    held = [make() for _ in range(4)]
+    places = [array.ctypes.data for array in held]
+    del held[1]
+    assert make().ctypes.data == places[1]
+    held.clear()
+    # What is in the caches stays there, run after run.
+    assert [make().ctypes.data for _ in range(6)] == [places[1]] * 6
+    kept = make()
+    others = [make().ctypes.data for _ in range(6)]
+    assert kept.ctypes.data == places[1] and len(set(others)) == 1 and others[0] in places
+
+
 # --- rest ----------------------------------------------------------------------------------------------------------
 
 
