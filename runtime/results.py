@@ -23,9 +23,9 @@ KEPT, KEPT_SIZES = 8, 256
 
 class ResultMemory:
     """Arrays for results. The memory of large ones is used again once nobody holds a result in it any more: fresh pages from the
-    system cost more than the work: 40 MB take 4.3 ms at first touch and 2.8 ms to write anew. Of several blocks the one that was used
-    last comes first, what of it is in the caches need not be fetched: a layer norm of 12 MB takes 0.55 of the time it would take
-    with three of them in turn (Zen 4, two threads)."""
+    system cost more than the work: 40 MB take 4.3 ms at first touch and 2.8 ms to write anew. Of several free blocks the one used
+    last comes first, what of it is in the caches need not be fetched: a layer norm of 12 MB takes 0.65 of the time with three of
+    them in turn (Zen 4, two threads)."""
 
     def __init__(self) -> None:
         self._blocks: dict[int, deque[_Block]] = {}
