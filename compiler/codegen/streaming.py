@@ -83,14 +83,14 @@ def _in_step(known: object, store: Store, lanes: int, vector_axes: frozenset[str
 
 
 def write_both_ways(
-    frame: Frame, target: Target, tasks: Dim, streamed: frozenset[str], write: Callable[[Frame], None]
+    frame: Frame, target: Target, tasks: Dim, streamed: frozenset[str], write: Callable[[], None]
 ) -> None:
     """The body of the function of a phase of so many tasks twice: with stores past the caches, for where the buffers begin at
     multiples of a vector, and one call does all tasks or the arrays are too large for the last cache anyway; and plain.
     Other threads may read what was written once the function has returned, hence the fence."""
     writer = frame.writer
     if not streamed:
-        write(frame)
+        write()
         return
     together = i64(0)
     for name in sorted(streamed):
@@ -104,11 +104,11 @@ def write_both_ways(
     writer.cond_br(passes_by, aligned, plain)
     writer.start(aligned)
     frame.streamed = streamed
-    write(frame)
+    write()
     writer.call("llvm.x86.sse.sfence", "void", [])
     writer.br(done)
     writer.start(plain)
     frame.streamed = frozenset()
-    write(frame)
+    write()
     writer.br(done)
     writer.start(done)

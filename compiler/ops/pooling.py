@@ -13,7 +13,15 @@ from pierian.compiler.errors import DTypeError, ShapeError
 from pierian.compiler.graph.node import Node, Value
 from pierian.compiler.ops.definition import Tensor, operator
 from pierian.compiler.ops.movement import Sizes
-from pierian.compiler.ops.windows import are_few, covering_windows, cut_to, points, windows_infer, windows_reference
+from pierian.compiler.ops.windows import (
+    are_few,
+    covering_windows,
+    cut_to,
+    most_covering,
+    points,
+    windows_infer,
+    windows_reference,
+)  # fmt: skip
 from pierian.compiler.shape import TensorType
 
 # --- the largest element ----------------------------------------------------------------------------------------------
@@ -72,7 +80,7 @@ def _max_gradient(b: Any, node: Node, dz: Value) -> tuple[Value | None, ...]:
     behind: list[Dim] = []
     for size, count, reach, stride in zip(x.shape[1:-1], dz.shape[1:-1], window, strides, strict=True):
         few = are_few(count, reach, stride)
-        ahead.append(0 if few else -(-reach // stride) - 1)
+        ahead.append(0 if few else most_covering(reach, stride) - 1)
         behind.append(0 if few else (size - 1) // stride + 1 - count)
     if any(amount != 0 for amount in (*ahead, *behind)):
         dz, first = (b.pad(one, before=(0, *ahead, 0), after=(0, *behind, 0)) for one in (dz, first))
@@ -126,7 +134,7 @@ def _unpool_infer(x: TensorType, first: TensorType, before: Any, sizes: Any, win
         else:
             last = (size - 1) // stride + ahead
             enough = not (isinstance(count, int) and isinstance(last, int) and last >= count > 0)
-            enough = enough and ahead >= -(-reach // stride) - 1
+            enough = enough and ahead >= most_covering(reach, stride) - 1
         if not enough:
             raise ShapeError(
                 "there are not enough windows to cover the result", got=f"{count}, {ahead} of them before it"

@@ -222,7 +222,7 @@ def covering_windows(
     found = Covering((), [], [], {}, {})
     axes = []
     for axis, (one, size, stride, count) in enumerate(zip(at, window, strides, counts, strict=True)):
-        most = -(-size // stride)
+        most = most_covering(size, stride)
         if are_few(count, size, stride):
             # So few that each is asked whether it covers the element, as where one window is the whole array.
             number: Dim = 0
@@ -247,9 +247,14 @@ def covering_windows(
     return replace(found, axes=tuple(axes))
 
 
+def most_covering(window: int, stride: int) -> int:
+    """How many windows along an axis cover an element, at most."""
+    return -(-window // stride)
+
+
 def are_few(count: Dim, window: int, stride: int) -> bool:
-    """Whether there are known to be fewer windows along an axis than would cover an element in the middle of many."""
-    return isinstance(count, int) and 0 < count < -(-window // stride)
+    """Whether there are known to be fewer windows along an axis than may cover an element."""
+    return isinstance(count, int) and 0 < count < most_covering(window, stride)
 
 
 def _reach(count: Dim, stride: int, size: Dim) -> bool:

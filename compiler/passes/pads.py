@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pierian.compiler.dim import product
 from pierian.compiler.frozen import frozen
 from pierian.compiler.graph.builder import GraphBuilder
@@ -24,22 +26,7 @@ class SharePads:
     name: str = "share-pads"
 
     def run(self, graph: Graph) -> bool:
-        builder = GraphBuilder(graph)
-        changed = False
-        for node in [node for node in graph.nodes if node.op.name == "pad"]:
-            whole = next((one for one in node.inputs[0].uses if _holds(one, node)), None)
-            if whole is None:
-                continue
-            builder.location = node.location
-            begin = [b - a for b, a in zip(whole.attributes["before"], node.attributes["before"], strict=True)]
-            end = [first + size for first, size in zip(begin, node.output.shape, strict=True)]
-            part = builder.slice(whole.output, begin=begin, end=end, step=(1,) * len(begin))
-            graph.replace_uses(node.output, builder.as_value(part))
-            graph.remove(node)
-            changed = True
-        if changed:
-            graph.sort()
-        return any([changed, *(self.run(body) for body in bodies(graph))])
+        return _rewrite_pads(graph, _shared)
 
 
 def _holds(whole: Node, part: Node) -> bool:
@@ -63,20 +50,37 @@ class MergePads:
     name: str = "merge-pads"
 
     def run(self, graph: Graph) -> bool:
-        builder = GraphBuilder(graph)
-        changed = False
-        for node in [node for node in graph.nodes if node.op.name == "pad"]:
-            merged = _merged(builder, node)
-            if merged is not None:
-                graph.replace_uses(node.output, merged)
-                graph.remove(node)
-                changed = True
-        if changed:
-            graph.sort()
-        return any([changed, *(self.run(body) for body in bodies(graph))])
+        return _rewrite_pads(graph, _merged)
+
+
+def _rewrite_pads(graph: Graph, rewrite: Callable[[GraphBuilder, Node], Value | None]) -> bool:
+    """Paddings replaced by what `rewrite` gives for them, where it gives something; whether it did."""
+    builder = GraphBuilder(graph)
+    changed = False
+    for node in [node for node in graph.nodes if node.op.name == "pad"]:
+        builder.location = node.location
+        found = rewrite(builder, node)
+        if found is not None:
+            graph.replace_uses(node.output, found)
+            graph.remove(node)
+            changed = True
+    if changed:
+        graph.sort()
+    return any([changed, *(_rewrite_pads(body, rewrite) for body in bodies(graph))])
+
+
+def _shared(b: GraphBuilder, node: Node) -> Value | None:
+    """The padding as a part of another one of the same value that holds it."""
+    whole = next((one for one in node.inputs[0].uses if _holds(one, node)), None)
+    if whole is None:
+        return None
+    begin = [more - less for more, less in zip(whole.attributes["before"], node.attributes["before"], strict=True)]
+    end = [first + size for first, size in zip(begin, node.output.shape, strict=True)]
+    return b.as_value(b.slice(whole.output, begin=begin, end=end, step=(1,) * len(begin)))
 
 
 def _merged(b: GraphBuilder, node: Node) -> Value | None:
+    """The padding with few elements behind its last axis as one of an array whose last axis has them."""
     (x,) = node.inputs
     before, after = node.attributes["before"], node.attributes["after"]
     axis = max((i for i in range(x.type.rank) if not before[i] == after[i] == 0), default=-1)
@@ -89,7 +93,6 @@ def _merged(b: GraphBuilder, node: Node) -> Value | None:
         or not _is_read_in_order(x)
     ):
         return None
-    b.location = node.location
     flat = b.reshape(x, (*x.shape[:axis], x.shape[axis] * row))
     first, last = ((*side[:axis], side[axis] * row) for side in (before, after))
     padded = b.pad(flat, before=first, after=last, value=node.attributes["value"])

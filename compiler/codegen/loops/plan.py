@@ -154,12 +154,12 @@ def _reads_rows_once(kernel: Kernel, target: Target) -> bool:
     points, size = product([axis.extent for axis in kernel.axes]), kernel_bytes(kernel)
     return (
         len(passes) == 1
-        and reads_one_array(kernel)
         and isinstance(size, int)
         and size > target.l2
         and isinstance(points, int)
         and points >= STREAMS * FEW_OUTER
         and sum(cost(statement.value) for statement in passes[0]) < STREAMING_WORK
+        and reads_one_array(kernel)
     )
 
 

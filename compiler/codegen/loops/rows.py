@@ -67,7 +67,7 @@ class RowEmitter:
         for buffer in self.kept:
             frame.add_scratch(buffer)
         streamed = self.streamed if lanes == self.plan.lanes else frozenset()
-        write_both_ways(frame, self.target, tasks, streamed, lambda frame: write(writer, frame))
+        write_both_ways(frame, self.target, tasks, streamed, lambda: write(writer, frame))
         writer.ret()
         self.texts.append(writer.finish())
         self.declarations |= writer.declarations

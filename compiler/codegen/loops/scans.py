@@ -62,7 +62,7 @@ class _ScanEmitter:
         writer = FunctionWriter(f"{self.name}_{suffix}", "void", PHASE_PARAMETERS, isa=self.target.isa)
         streamed = self.streamed if suffix == "f" else frozenset()
         frame = Frame(writer, self.kernel, self.lanes, Dependencies())
-        write_both_ways(frame, self.target, tasks, streamed, lambda frame: write(writer, Scope(frame)))
+        write_both_ways(frame, self.target, tasks, streamed, lambda: write(writer, Scope(frame)))
         writer.ret()
         self.texts.append(writer.finish())
         self.declarations |= writer.declarations
