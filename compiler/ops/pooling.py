@@ -21,7 +21,7 @@ from pierian.compiler.ops.windows import (
     points,
     windows_infer,
     windows_reference,
-)  # fmt: skip
+)
 from pierian.compiler.shape import TensorType
 
 # --- the largest element ----------------------------------------------------------------------------------------------
