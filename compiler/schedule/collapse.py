@@ -37,7 +37,7 @@ def _neighbours(kernel: Kernel) -> list[tuple[Axis, Axis]]:
 def _merge(kernel: Kernel, slow: Axis, fast: Axis) -> Kernel | None:
     """One axis instead of two: `fast` takes the product, and `slow` stands at 0 in all indices."""
     buffers = {buffer.name: buffer for buffer in kernel.buffers}
-    for expression in _index_expressions(kernel, buffers):
+    for expression in index_expressions(kernel):
         first, second = step(expression, slow.name), step(expression, fast.name)
         if first is None or second is None or first != second * fast.extent:
             return None
@@ -76,8 +76,9 @@ def buffer_size(buffer: Buffer) -> Dim:
     return size
 
 
-def _index_expressions(kernel: Kernel, buffers: dict[str, Buffer]) -> list[Dim]:
+def index_expressions(kernel: Kernel) -> list[Dim]:
     """The address of every access as one expression, and everything else that looks at axes."""
+    buffers = {buffer.name: buffer for buffer in kernel.buffers}
     found: list[Dim] = []
     for node in ir.postorder(_roots(kernel)):
         if node.op == "load":

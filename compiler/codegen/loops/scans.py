@@ -1,13 +1,16 @@
 """Scan kernels: running sums and other combinations along an axis.
 
-Where the walked axis is the one that elements lie along (`rows`), every vector is scanned in its register in log2(lanes) steps and
-takes what came before as one more addition, so that vectors wait for each other one addition only. Where another axis is
-(`columns`), lanes lie along it and states wait in the first cache, as in reductions over stripes. A long row that has few others
-beside it is cut into blocks: their totals in a first phase, what comes before each in a second, their elements in a third.
+Where elements of the walked axis, or of rows narrower than a vector that are scanned downwards, lie one after the other (`rows`),
+every vector is scanned in its register in log2(lanes) steps and takes what came before as one more addition, so that vectors wait
+for each other one addition only. Short ones share vectors with their neighbours (`segments`): what a lane takes from others is
+limited to its own, a pattern that repeats after some vectors. Where another axis is the one that elements lie along (`columns`),
+lanes lie along it and states wait in the first cache, as in reductions over stripes. A long row that has few others beside it is
+cut into blocks: their totals in a first phase, what comes before each in a second, their elements in a third.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from pierian.compiler.codegen import combine
@@ -15,13 +18,12 @@ from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.loops.plan import BLOCK, FEW_OUTER, GRAIN, ROWS, STRIPE
 from pierian.compiler.codegen.streaming import streamed_buffers, write_both_ways
-from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, vector
+from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, is_literal, vector
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.elementary import expand_kernel
-from pierian.compiler.frozen import replace
-from pierian.compiler.kernel.access import address, step
 from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Kernel, Scan
+from pierian.compiler.schedule.scans import Run, across_lanes, choose_run
 from pierian.compiler.target.features import Target
 
 # Vectors scanned in one step of a loop over a row.
@@ -33,26 +35,31 @@ def emit_scan(kernel: Kernel, name: str, target: Target) -> KernelCode:
     kernel = expand_kernel(kernel, target.isa)
     (scan,) = kernel.body
     assert isinstance(scan, Scan)
-    buffer = kernel.buffer(scan.buffer)
-    known = address(buffer, scan.indices).known
     lanes = target.lanes(scan.value.dtype.bits)
-    across = next((axis for axis in reversed(kernel.axes) if step(known, axis.name) == 1 and axis.extent != 1), None)
-    if across is not None and step(known, scan.axes[0].name) not in (1, -1):
-        rest = tuple(axis for axis in kernel.axes if axis is not across)
-        return _ScanEmitter(replace(kernel, axes=(*rest, across)), scan, name, lanes, target, across.name).columns()
-    return _ScanEmitter(kernel, scan, name, lanes, target, scan.axes[0].name).rows()
+    run = choose_run(kernel, lanes)
+    if run is None:
+        across = across_lanes(kernel)
+        assert across is not None
+        points = tuple(axis for axis in kernel.axes if axis is not across)
+        return _ScanEmitter(Run(kernel, points, (across,), 0, 0), name, lanes, target).columns()
+    emitter = _ScanEmitter(run, name, lanes, target)
+    return emitter.segments() if run.segment else emitter.rows()
 
 
 class _ScanEmitter:
-    def __init__(self, kernel: Kernel, scan: Scan, name: str, lanes: int, target: Target, along: str) -> None:
-        self.kernel = kernel
+    def __init__(self, run: Run, name: str, lanes: int, target: Target) -> None:
+        self.run = run
+        self.kernel = run.kernel
+        (scan,) = run.kernel.body
+        assert isinstance(scan, Scan)
         self.scan = scan
         self.dtype = scan.value.dtype
         self.axis = scan.axes[0]
         self.name = name
         self.lanes = lanes
         self.target = target
-        self.streamed = streamed_buffers(kernel, lanes, frozenset({along}), target)
+        along = run.axes[-1].name
+        self.streamed = streamed_buffers(self.kernel, lanes, frozenset({along}), target)
         self.filler = self._identity(lanes)
         self.texts: list[str] = []
         self.declarations: set[str] = set()
@@ -81,13 +88,20 @@ class _ScanEmitter:
     def _identity(self, lanes: int) -> Value:
         return combine.identity(self.scan.combiner, self.dtype, lanes)[0]
 
+    def _hide_identity(self, writer: FunctionWriter) -> None:
+        """Keep the identity out of sight of code generation, which takes slower instructions to move in a constant."""
+        identity = self._identity(self.lanes)
+        place = writer.alloca(identity.type)
+        writer.store(identity, place, 64)
+        self.filler = writer.emit(f"load volatile {identity.type}, {place}, align 64", identity.type)
+
     # --- rows ----------------------------------------------------------------------------------------------------
 
     def rows(self) -> KernelCode:
-        points = product([axis.extent for axis in self.kernel.axes])
-        length = self.axis.extent
+        points = product([axis.extent for axis in self.run.points])
+        length = product([axis.extent for axis in self.run.axes])
         if isinstance(points, int) and points <= FEW_OUTER and not (isinstance(length, int) and length <= 2 * BLOCK):
-            return self._blocks(points, ceildiv(length, BLOCK))
+            return self._blocks(points, length)
         per_task = floordiv(GRAIN, maximum(length, 1)) + 1
 
         def write(writer: FunctionWriter, scope: Scope) -> None:
@@ -97,7 +111,7 @@ class _ScanEmitter:
             for axis in self.kernel.axes:
                 scope.dim(axis.extent)
             with writer.loop(low, end) as loop:
-                self._row(self._at(scope, loop.index), i64(0), high, self._identity(1))
+                self._row(self._at(scope, loop.index), i64(0), high, self._identity(self.lanes))
 
         total = points * length
         small = isinstance(total, int) and total <= GRAIN
@@ -105,74 +119,173 @@ class _ScanEmitter:
         return self._code([Phase(self._function("f", write, tasks), tasks, small)], "rows")
 
     def _at(self, scope: Scope, number: Value) -> Scope:
-        """The scope of one point of the outer axes."""
-        return Scope(scope.frame, scope, unravel(scope, number, self.kernel.axes))
+        """The scope of one point of those that are walked for themselves."""
+        return Scope(scope.frame, scope, unravel(scope, number, self.run.points))
 
-    def _row(self, scope: Scope, low: Value, high: Value, before: Value) -> None:
-        """Scan the elements from low to high, `before` standing for all earlier ones."""
+    def _row(self, scope: Scope, low: Value, high: Value, before: Value, is_stored: bool = True) -> Value:
+        """Scan the elements from low to high, a vector `before` standing for all earlier ones; gives the same for those behind."""
         writer, lanes = scope.writer, self.lanes
-        scope.hoist([self.scan.value], [self.axis.name])
-        width = lanes * UNROLL
-        middle = writer.add(low, writer.op("and", writer.sub(high, low), i64(-width)))
-        # Out of sight of code generation, which takes slower instructions to move in a constant than a register.
-        filler = writer.alloca(self._identity(lanes).type)
-        writer.store(self._identity(lanes), filler, 64)
-        self.filler = writer.emit(
-            f"load volatile {self._identity(lanes).type}, {filler}, align 64", self._identity(lanes).type
-        )
-        with writer.loop(low, middle, width, [writer.splat(before, lanes)]) as loop:
-            (carry,) = loop.carried
-            for copy in range(UNROLL):
-                inside = self._along(scope, writer.add(loop.index, i64(lanes * copy)))
-                carry = self._one_vector(inside, inside.vector(self.scan.value), carry)
-            loop.next = [carry]
-        with writer.loop(middle, high, lanes, loop.results) as tail:
-            inside = self._along(scope, tail.index)
-            inside.mask = inside.tail_mask(tail.index, high) if lanes > 1 else None
-            value = inside.vector(self.scan.value)
-            if inside.mask is not None:
-                value = writer.select(inside.mask, value, self._identity(lanes))
-            tail.next = [self._one_vector(inside, value, tail.carried[0])]
+        scope.hoist([self.scan.value], [axis.name for axis in self.run.axes])
+        self._hide_identity(writer)
+        length = writer.sub(high, low)
+        left = int(length.text) % lanes if is_literal(length) else None
+        begin, carried = low, [before]
+        for count in (UNROLL, 1):
+            end = writer.add(low, _rounded_down(writer, length, lanes * count))
+            if end == begin:
+                continue
+            with writer.loop(begin, end, lanes * count, carried) as loop:
+                (carry,) = loop.carried
+                for copy in range(count):
+                    inside = self._along(scope, writer.add(loop.index, i64(lanes * copy)))
+                    carry = self._one_vector(inside, inside.vector(self.scan.value), carry, is_stored)
+                loop.next = [carry]
+            begin, carried = end, loop.results
+        if left == 0:
+            return carried[0]
+        with writer.loop(begin, high, lanes, carried) as tail:
+            inside, value = self._last_vector(scope, tail.index, high)
+            inside.stored = left
+            tail.next = [self._one_vector(inside, value, tail.carried[0], is_stored)]
+        return tail.results[0]
 
     def _along(self, scope: Scope, index: Value) -> Scope:
-        return Scope(scope.frame, scope, {self.axis.name: index}, self.axis.name)
+        """The scope of a vector of the run."""
+        *slow, fast = self.run.axes
+        return Scope(scope.frame, scope, {**{axis.name: i64(0) for axis in slow}, fast.name: index}, fast.name)
 
-    def _one_vector(self, scope: Scope, value: Value, carry: Value) -> Value:
-        """Store one vector of results; gives the combination of all so far, in all lanes."""
-        writer, lanes = scope.writer, self.lanes
-        distance = 1
-        while distance < lanes:
-            value = self._combine(writer, self._moved(writer, value, distance), value)
+    def _last_vector(self, scope: Scope, index: Value, end: Value) -> tuple[Scope, Value]:
+        """The scope of a vector that may go past the end, and its values, the identity there."""
+        inside = self._along(scope, index)
+        if self.lanes == 1:
+            return inside, inside.vector(self.scan.value)
+        inside.mask = inside.tail_mask(index, end)
+        value = inside.vector(self.scan.value)
+        return inside, scope.writer.select(inside.mask, value, self._identity(self.lanes))
+
+    def _one_vector(self, scope: Scope, value: Value, carry: Value, is_stored: bool = True) -> Value:
+        """Store one vector of results, `carry` being the combinations of all before in the lanes that go on with them; gives the
+        same for the next vector."""
+        writer, lanes, apart = scope.writer, self.lanes, self.run.apart
+        value = self._scanned(writer, value, 0)
+        if is_stored:
+            own = self._moved(writer, value, apart, 0) if self.scan.exclusive else value
+            scope.put(self.scan.buffer, self.scan.indices, self._combine(writer, carry, own))
+        if lanes % apart:
+            return writer.shuffle(self._last_ones(), self._combine(writer, carry, value))
+        return self._combine(writer, carry, writer.shuffle(self._last_ones(), value) if lanes > 1 else value)
+
+    def _last_ones(self) -> list[int]:
+        """The lanes of the last elements that those of the next vector go on with."""
+        return [self.lanes - self.run.apart + lane % self.run.apart for lane in range(self.lanes)]
+
+    def _scanned(self, writer: FunctionWriter, value: Value, phase: int) -> Value:
+        """Every lane combined with those before it in its vector, which begins `phase` elements behind the begin of a segment."""
+        distance = self.run.apart
+        while distance < (min(self.lanes, self.run.segment) if self.run.segment else self.lanes):
+            value = self._combine(writer, self._moved(writer, value, distance, phase), value)
             distance *= 2
-        own = self._moved(writer, value, 1) if self.scan.exclusive else value
-        scope.put(self.scan.buffer, self.scan.indices, self._combine(writer, carry, own))
-        total = value if lanes == 1 else writer.shuffle([lanes - 1] * lanes, value)
-        return self._combine(writer, carry, total)
+        return value
 
-    def _moved(self, writer: FunctionWriter, value: Value, distance: int) -> Value:
-        """Every lane gets what lies `distance` lanes before it, the first ones the identity."""
-        lanes = self.lanes
+    def _moved(self, writer: FunctionWriter, value: Value, distance: int, phase: int) -> Value:
+        """Every lane gets what lies `distance` lanes before it, those with no such lane in their segment the identity."""
+        lanes, segment = self.lanes, self.run.segment
         if lanes == 1:
             return self._identity(1)
-        return writer.shuffle([lanes + lane - distance for lane in range(lanes)], self.filler, value)
+
+        def has_one(lane: int) -> bool:
+            return lane >= distance and (not segment or (phase + lane) % segment >= distance)
+
+        order = [lanes + lane - distance if has_one(lane) else lane for lane in range(lanes)]
+        return writer.shuffle(order, self.filler, value)
+
+    # --- segments shorter than some vectors ----------------------------------------------------------------------------
+
+    def segments(self) -> KernelCode:
+        segment = self.run.segment
+        (many, *_), points = self.run.axes, product([axis.extent for axis in self.run.points])
+        per_task = GRAIN // segment + 1
+        parts = ceildiv(many.extent, per_task)
+
+        def write(writer: FunctionWriter, scope: Scope) -> None:
+            count, extent = scope.dim(parts), scope.dim(many.extent)
+            for axis in self.kernel.axes:
+                scope.dim(axis.extent)
+            self._hide_identity(writer)
+            with writer.loop(writer.arg("begin"), writer.arg("end")) as task:
+                point = writer.op("sdiv", task.index, count)
+                low = writer.mul(writer.sub(task.index, writer.mul(point, count)), i64(per_task))
+                high = writer.minimum(writer.add(low, i64(per_task)), extent)
+                self._some_segments(self._at(scope, point), *(writer.mul(end, i64(segment)) for end in (low, high)))
+
+        total = points * many.extent * segment
+        small = isinstance(total, int) and total <= GRAIN
+        tasks = points * parts
+        return self._code([Phase(self._function("f", write, tasks), tasks, small)], f"segments of {segment}")
+
+    def _some_segments(self, scope: Scope, low: Value, high: Value) -> None:
+        """Scan the segments between two places of the run."""
+        writer, lanes, segment = scope.writer, self.lanes, self.run.segment
+        scope.hoist([self.scan.value], [axis.name for axis in self.run.axes])
+        vectors = segment // math.gcd(segment, lanes)
+        width = lanes * vectors
+        middle = writer.sub(high, writer.op("urem", writer.sub(high, low), i64(width)))
+
+        def pattern(vector_at: Callable[[int], tuple[Scope, Value]]) -> None:
+            carry = None
+            for number in range(vectors):
+                inside, value = vector_at(number)
+                carry = self._vector_of_segments(inside, value, carry, number * lanes % segment)
+
+        def whole(index: Value) -> tuple[Scope, Value]:
+            inside = self._along(scope, index)
+            return inside, inside.vector(self.scan.value)
+
+        with writer.loop(low, middle, width) as loop:
+            begin = loop.index
+            pattern(lambda number: whole(writer.add(begin, i64(number * lanes))))
+        with writer.when(writer.cmp("icmp slt", middle, high)):
+            pattern(lambda number: self._last_vector(scope, writer.add(middle, i64(number * lanes)), high))
+
+    def _vector_of_segments(self, scope: Scope, value: Value, carry: Value | None, phase: int) -> Value | None:
+        """As `_one_vector`, of a vector that begins `phase` elements behind the begin of a segment; no carry where none goes on."""
+        writer, lanes, segment, apart = scope.writer, self.lanes, self.run.segment, self.run.apart
+
+        def joined(x: Value) -> Value:
+            return self._combine(writer, carry, x) if carry is not None else x
+
+        value = self._scanned(writer, value, phase)
+        own = self._moved(writer, value, apart, phase) if self.scan.exclusive else value
+        scope.put(self.scan.buffer, self.scan.indices, joined(own))
+        following = (phase + lanes) % segment
+        goes_on = [following + lane < segment and following + lane % apart >= apart for lane in range(lanes)]
+        if not any(goes_on):
+            return None
+        order = [
+            lanes + last if on else lane for lane, (last, on) in enumerate(zip(self._last_ones(), goes_on, strict=True))
+        ]
+        return writer.shuffle(order, self.filler, joined(value))
 
     # --- long rows in blocks -------------------------------------------------------------------------------------
 
-    def _blocks(self, points: int, blocks: Dim) -> KernelCode:
-        element = self._identity(1).type
+    def _blocks(self, points: int, length: Dim) -> KernelCode:
+        state = self._identity(self.lanes).type
+        pattern = self.lanes * self.run.apart
+        block = BLOCK // pattern * pattern
+        blocks = ceildiv(length, block)
 
         def cell(writer: FunctionWriter, scope: Scope, number: Value) -> Value:
-            return writer.gep(scope.frame.parameters.shared, "i64", number)
+            return writer.gep(scope.frame.parameters.shared, "i64", writer.mul(number, i64(self.lanes)))
 
         def over_blocks(body: Callable[[Scope, Value, Value, Value], None]) -> Callable[[FunctionWriter, Scope], None]:
             def write(writer: FunctionWriter, scope: Scope) -> None:
-                count, length = scope.dim(blocks), scope.dim(self.axis.extent)
+                count, end = scope.dim(blocks), scope.dim(length)
                 for axis in self.kernel.axes:
                     scope.dim(axis.extent)
                 with writer.loop(writer.arg("begin"), writer.arg("end")) as loop:
                     point = writer.op("sdiv", loop.index, count)
-                    low = writer.mul(writer.sub(loop.index, writer.mul(point, count)), i64(BLOCK))
-                    high = writer.minimum(writer.add(low, i64(BLOCK)), length)
+                    low = writer.mul(writer.sub(loop.index, writer.mul(point, count)), i64(block))
+                    high = writer.minimum(writer.add(low, i64(block)), end)
                     body(self._at(scope, point), loop.index, low, high)
 
             return write
@@ -184,26 +297,29 @@ class _ScanEmitter:
             count = scope.dim(blocks)
             for point in range(points):
                 first = writer.mul(count, i64(point))
-                with writer.loop(first, writer.add(first, count), 1, [self._identity(1)]) as loop:
+                with writer.loop(first, writer.add(first, count), 1, [self._identity(self.lanes)]) as loop:
                     place = cell(writer, scope, loop.index)
-                    own = writer.load(place, element, 8)
+                    own = writer.load(place, state, 8)
                     writer.store(loop.carried[0], place, 8)
                     loop.next = [self._combine(writer, loop.carried[0], own)]
 
         def elements(scope: Scope, number: Value, low: Value, high: Value) -> None:
-            self._row(scope, low, high, scope.writer.load(cell(scope.writer, scope, number), element, 8))
+            self._row(scope, low, high, scope.writer.load(cell(scope.writer, scope, number), state, 8))
 
         phases = [
             Phase(self._function("totals", over_blocks(total)), blocks * points),
             Phase(self._function("before", before), 1, True),
             Phase(self._function("f", over_blocks(elements), blocks * points), blocks * points),
         ]
-        return self._code(phases, f"rows cut into blocks of {BLOCK}", blocks * points * 8)
+        return self._code(phases, f"rows cut into blocks of {block}", blocks * points * 8 * self.lanes)
 
     def _total(self, scope: Scope, low: Value, high: Value) -> Value:
-        """The combination of the elements from low to high."""
+        """The combinations of the elements from low to high, as the vector of results behind them needs them. Of a block that ends
+        within a pattern nobody asks."""
         writer, lanes = scope.writer, self.lanes
-        scope.hoist([self.scan.value], [self.axis.name])
+        if self.run.apart > 1:
+            return self._row(scope, low, high, self._identity(lanes), is_stored=False)
+        scope.hoist([self.scan.value], [axis.name for axis in self.run.axes])
         width = lanes * UNROLL
         middle = writer.add(low, writer.op("and", writer.sub(high, low), i64(-width)))
         with writer.loop(low, middle, width, [self._identity(lanes)] * UNROLL) as loop:
@@ -211,18 +327,16 @@ class _ScanEmitter:
                 inside = self._along(scope, writer.add(loop.index, i64(lanes * copy)))
                 loop.next.append(self._combine(writer, state, inside.vector(self.scan.value)))
         with writer.loop(middle, high, lanes, loop.results[:1]) as tail:
-            inside = self._along(scope, tail.index)
-            inside.mask = inside.tail_mask(tail.index, high) if lanes > 1 else None
-            value = self._combine(writer, tail.carried[0], inside.vector(self.scan.value))
-            tail.next = [writer.select(inside.mask, value, tail.carried[0]) if inside.mask is not None else value]
+            _, value = self._last_vector(scope, tail.index, high)
+            tail.next = [self._combine(writer, tail.carried[0], value)]
         states = [[state] for state in (*tail.results, *loop.results[1:])]
         merged = combine.merge(writer, self.scan.combiner, self.dtype, states)
-        return combine.across_lanes(writer, self.scan.combiner, self.dtype, merged)[0]
+        return writer.splat(combine.across_lanes(writer, self.scan.combiner, self.dtype, merged)[0], lanes)
 
     # --- columns ---------------------------------------------------------------------------------------------------
 
     def columns(self) -> KernelCode:
-        *before, across = self.kernel.axes
+        before, (across,) = self.run.points, self.run.axes
         stripes = ceildiv(across.extent, STRIPE)
         tasks = product([axis.extent for axis in before]) * stripes
         width = across.extent
@@ -283,3 +397,8 @@ class _ScanEmitter:
             some_rows(several.index, together)
         with writer.loop(whole, extent) as single:
             some_rows(single.index, 1)
+
+
+def _rounded_down(writer: FunctionWriter, length: Value, unit: int) -> Value:
+    """A length without what is over a multiple of a power of two."""
+    return i64(int(length.text) & -unit) if is_literal(length) else writer.op("and", length, i64(-unit))
