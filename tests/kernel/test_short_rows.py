@@ -33,6 +33,8 @@ CASES: dict[str, Any] = {
     "joined": lambda m, x, y, w: m.concat([x, y], axis=1),
     "taken": lambda m, x, y, w: m.where(x == w, y, x),
     "extremes": lambda m, x, y, w: (m.max(x, axis=1), m.min(x, axis=-1, keepdims=True)),
+    "parts": lambda m, x, y, w: (x[:, ::2], x[:, :-1], m.flip(x, axis=1)[:, 1:] == y),
+    "largest of parts": lambda m, x, y, w: (m.max(x[:, 1:], axis=1), m.min(x[:, ::2], axis=1)),
     "places": lambda m, x, y, w: m.argmax(x, axis=1),
 }
 
@@ -54,7 +56,7 @@ def compiled(name: str, arrays: Any, shapes: Any, target: Target | None = None) 
 @pytest.mark.parametrize("width", [2, 3, 8, 9])
 def test_short_rows(width: int, dtype: str) -> None:
     for name in CASES:
-        if dtype == "bool" and name in ("extremes", "places"):
+        if dtype == "bool" and name in ("extremes", "largest of parts", "places"):
             continue
         for fixed in (0, 37):
             shapes: Any = [(fixed or "n", width), (fixed or "n", 1), (width,)]

@@ -28,3 +28,22 @@ def test_slices_with_a_step(step: int, dtype: str) -> None:
                 doubled, largest = session.run(fetches, {"x": x})
             np.testing.assert_array_equal(doubled, x[:, start::step] * 2.0)
             np.testing.assert_array_equal(largest, x[:, start::step].max(1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bool"])
+@pytest.mark.parametrize("places", [slice(2), slice(1, None), slice(0, None, 3), slice(1, 4, 2)], ids=str)
+@pytest.mark.parametrize("width", [4, 8])
+def test_parts_of_short_rows(width: int, places: slice, dtype: str) -> None:
+    """Rows are read as a whole, those of the array and none beside them."""
+    whole = np.frombuffer(mmap.mmap(-1, 2 * mmap.PAGESIZE), dtype)
+    whole[:] = np.random.default_rng(width).integers(0, 2, whole.size)
+    for rows in (1, 7, 16, 37, 133):
+        x = whole[whole.size - rows * width :].reshape(rows, width)
+        graph = tf.Graph()
+        with graph.as_default():
+            part = tf.placeholder(dtype, x.shape, name="x")[:, places]
+            fetches = [tf.logical_not(part) if dtype == "bool" else part * 2.0, part]
+        with tf.Session(graph) as session:
+            changed, same = session.run(fetches, {"x": x})
+        np.testing.assert_array_equal(changed, ~x[:, places] if dtype == "bool" else x[:, places] * 2.0)
+        np.testing.assert_array_equal(same, x[:, places])

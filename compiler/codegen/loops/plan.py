@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 from pierian.compiler.cost import kernel_bytes
-from pierian.compiler.dim import Dim, product, symbols
+from pierian.compiler.dim import Dim, constant_part, divide_exactly, product, symbols
 from pierian.compiler.frozen import frozen, replace
 from pierian.compiler.kernel import scalar as ir
-from pierian.compiler.kernel.access import Address, address, lane_step, step
+from pierian.compiler.kernel.access import Address, address, lane_step, step, without
 from pierian.compiler.kernel.nodes import Axis, Kernel, Reduce, Store
 from pierian.compiler.kernel.scalar import Scalar, load_parts
 from pierian.compiler.schedule.rows import cost, cost_of, groups
@@ -309,17 +309,42 @@ def _is_plain(where: Address, axis: str) -> bool:
     return not where.computed and step(where.known, axis) in (0, 1)
 
 
-def loads_of_rows(kernel: Kernel, values: Sequence[Scalar], along: str, short: Axis) -> list[Scalar]:
-    """The loads that walk rows of `short` one behind the other along an axis."""
-    buffers = {buffer.name: buffer for buffer in kernel.buffers}
-    found = []
+@frozen
+class RowPart:
+    """What a load reads of rows of `length` elements, one behind the other: from place `first` on every `step`-th."""
+
+    length: int
+    first: int
+    step: int
+
+
+def loads_of_rows(kernel: Kernel, values: Sequence[Scalar], along: str, short: Axis) -> dict[Scalar, RowPart]:
+    """The loads that walk rows of `short`, or parts of rows of a few elements, one behind the other along an axis."""
+    found = {}
     for node in ir.postorder(values):
         if node.op == "load":
             name, indices = load_parts(node)
-            where = address(buffers[name], indices)
-            if not where.computed and (step(where.known, short.name), step(where.known, along)) == (1, short.extent):
-                found.append(node)
+            buffer = kernel.buffer(name)
+            part = _row_part(address(buffer, indices), along, short, product(buffer.shape))
+            if part is not None:
+                found[node] = part
     return found
+
+
+def _row_part(where: Address, along: str, short: Axis, size: Dim) -> RowPart | None:
+    length, near = step(where.known, along), step(where.known, short.name)
+    if where.computed or not isinstance(length, int) or not isinstance(near, int) or not isinstance(short.extent, int):
+        return None
+    if (near, length) == (1, short.extent):
+        return RowPart(length, 0, 1)
+    # Rows are read as a whole: that no element of them lies outside of the array has to be certain.
+    rest = without(where.known, (along, short.name))
+    first = constant_part(rest) % max(length, 1)
+    ends = (first, first + near * (short.extent - 1))
+    if not 2 <= length <= SHORT_ROWS or near == 0 or min(ends) < 0 or max(ends) >= length:
+        return None
+    whole = all(divide_exactly(one, length) is not None for one in (size, rest - first))
+    return RowPart(length, first, near) if whole else None
 
 
 def _no_wider(kernel: Kernel, axis: str, lanes: int) -> int:
