@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
-from pierian.compiler.dim import Atom, Dim
+from pierian.compiler.dim import Atom, Dim, maximum
 from pierian.compiler.frozen import frozen
 from pierian.compiler.kernel.nodes import Kernel
 
@@ -67,6 +67,19 @@ class KernelCode:
         text = "".join(function.finish() for function in functions)
         called = tuple((helper.name, helper.finish()) for helper in helpers)
         return KernelCode(text, declarations, tuple(phases), shared, scratch, (note,), called)
+
+    @staticmethod
+    def joined(codes: Sequence[KernelCode], phases: Sequence[Phase]) -> KernelCode:
+        """A kernel of the functions of several, which run one after the other in the same memory."""
+        shared: Dim = 0
+        scratch: Dim = 0
+        for code in codes:
+            shared, scratch = maximum(shared, code.shared), maximum(scratch, code.scratch)
+        return KernelCode(
+            "\n".join(code.text for code in codes), frozenset().union(*(code.declarations for code in codes)),
+            tuple(phases), shared, scratch, tuple(line for code in codes for line in code.schedule),
+            tuple({name: (name, text) for code in codes for name, text in code.functions}.values()),
+        )  # fmt: skip
 
 
 class Parameters:

@@ -10,7 +10,7 @@ from pierian.compiler.codegen.contraction.small import SMALL_PACKING, SMALL_WORK
 from pierian.compiler.codegen.contraction.splits import SplitFinisher
 from pierian.compiler.codegen.contraction.streams import emit_stream
 from pierian.compiler.codegen.loops.emit import emit_loop
-from pierian.compiler.dim import Dim, maximum
+from pierian.compiler.dim import Dim
 from pierian.compiler.elementary import expand_kernel
 from pierian.compiler.frozen import replace
 from pierian.compiler.kernel.nodes import Kernel, Reduce
@@ -62,19 +62,11 @@ def _first_of(ways: list[tuple[Dim, KernelCode]]) -> KernelCode:
     if len(ways) == 1:
         return ways[0][1]
     phases: list[Phase] = []
-    shared: Dim = 0
-    scratch: Dim = 0
     left: Dim = 1  # whether none before is taken
     for condition, code in ways:
         phases += [replace(phase, tasks=phase.tasks * (condition * left)) for phase in code.phases]
         left = left * (1 - condition)
-        shared, scratch = maximum(shared, code.shared), maximum(scratch, code.scratch)
-    codes = [code for _, code in ways]
-    return KernelCode(
-        "".join(code.text for code in codes), frozenset().union(*(code.declarations for code in codes)), tuple(phases),
-        shared, scratch, tuple(line for code in codes for line in code.schedule),
-        tuple({name: (name, text) for code in codes for name, text in code.functions}.values()),
-    )  # fmt: skip
+    return KernelCode.joined([code for _, code in ways], phases)
 
 
 def _emit_general(kernel: Kernel, name: str, roles: Roles, winograd: Winograd | None, target: Target) -> KernelCode:

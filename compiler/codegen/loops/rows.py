@@ -22,6 +22,7 @@ from pierian.compiler.kernel.dependencies import Dependencies
 from pierian.compiler.kernel.nodes import Axis, Buffer, Kernel, Reduce, Statement, Store
 from pierian.compiler.schedule.kept import SIDE, keep_between_passes
 from pierian.compiler.schedule.rows import cost, groups
+from pierian.compiler.schedule.spans import Span, spans
 from pierian.compiler.target.features import Target
 
 
@@ -197,7 +198,7 @@ class RowEmitter:
             axes = [statement.axes[depth] for statement in group]
             low, high = (i64(0), inside[0].dim(axes[0].extent)) if depth or span is None else span
             if depth == depth_last:
-                return self._row_vectors(inside, group, reduces, axes, low, high, carried, unroll)
+                return self._row_in_spans(inside, group, axes, low, high, carried, unroll)
             with writer.loop(low, high, 1, carried) as loop:
                 values = {axis.name: loop.index for axis in axes}
                 loop.next = nest(depth + 1, [Scope(one.frame, one, values) for one in inside], loop.carried)
@@ -265,6 +266,20 @@ class RowEmitter:
             while unroll > 1 and extent < self.plan.lanes * unroll:
                 unroll //= 2
         return unroll
+
+    def _row_in_spans(
+        self, rows: Sequence[Scope], group: Sequence[Statement], axes: Sequence[Axis], low: Value, high: Value,
+        carried: list[Value], unroll: int,
+    ) -> list[Value]:  # fmt: skip
+        """The last inner axis, span by span where values ask where they stand; positions are counted over the whole axis."""
+        positions = any(isinstance(s, Reduce) and s.combiner.startswith("arg") for s in group)
+        found = [] if positions else spans([s.value for s in group], axes)
+        for span in found or [Span(0, axes[0].extent, tuple(s.value for s in group))]:
+            part = [replace(s, value=value) for s, value in zip(group, span.values, strict=True)] if found else group
+            reduces = [s for s in part if isinstance(s, Reduce)]
+            begin, end = within(rows[0], low, high, span, axes[0])
+            carried = self._row_vectors(rows, part, reduces, axes, begin, end, carried, unroll)
+        return carried
 
     def _row_vectors(
         self,
@@ -425,3 +440,16 @@ def _whole_end(writer: FunctionWriter, low: Value, high: Value, width: int) -> V
     if is_literal(count):
         return writer.add(low, i64(int(count.text) // width * width))
     return writer.add(low, writer.op("sub nsw", count, writer.op("srem", count, i64(width))))
+
+
+def within(scope: Scope, low: Value, high: Value, span: Span, axis: Axis) -> tuple[Value, Value]:
+    """The part of a span between two points of its axis, which may be empty but never ends before it begins."""
+    writer = scope.writer
+    begin, end = scope.dim(span.begin), scope.dim(span.end)
+    if all(map(is_literal, (low, high, begin, end))):
+        first, last = max(int(low.text), int(begin.text)), min(int(high.text), int(end.text))
+        return i64(first), i64(max(first, last))
+    is_first, is_last = span.begin == 0, span.end == axis.extent
+    begin = low if is_first else writer.intrinsic("llvm.smax", low, begin)
+    end = high if is_last else writer.minimum(high, end)
+    return begin, end if is_first and is_last else writer.intrinsic("llvm.smax", begin, end)

@@ -63,7 +63,7 @@ class SquareEmitter(VectorEmitter):
     def _plain(self, line: Scope, along: Axis, at: Value, end: Value) -> None:
         inside = Scope(line.frame, line, {along.name: at}, along.name)
         inside.mask = inside.tail_mask(at, end)
-        self._pointwise_body(line, [inside])
+        self._store_all([statement.value for statement in self.kernel.body], [inside])
 
     def _square(self, scope: Scope, across: Axis, along: Axis, row: Value, column: Value) -> None:
         writer, lanes = scope.writer, self.plan.lanes

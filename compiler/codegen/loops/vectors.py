@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from pierian.compiler.codegen import combine
 from pierian.compiler.codegen.abi import Phase
@@ -10,6 +11,7 @@ from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope
 from pierian.compiler.codegen.loops.gathered_rows import ask_for_rows, gathered_rows
 from pierian.compiler.codegen.loops.plan import FEW_VECTORS, GRAIN, SHORT_ROWS, STRIPE, UNROLLED, even_share
+from pierian.compiler.codegen.loops.rows import within
 from pierian.compiler.codegen.loops.sorted_rows import sorted_rows
 from pierian.compiler.codegen.loops.stripes import StripeEmitter
 from pierian.compiler.codegen.side_by_side import evaluate_together
@@ -18,6 +20,7 @@ from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.kernel.nodes import Axis, Reduce, Store
 from pierian.compiler.kernel.scalar import Scalar
 from pierian.compiler.schedule.rows import groups
+from pierian.compiler.schedule.spans import Span, spans
 
 
 class VectorEmitter(StripeEmitter):
@@ -87,11 +90,19 @@ class VectorEmitter(StripeEmitter):
             rows = groups(self.kernel.body)[0][0].axes[0].extent
             self._stripe_loop(scope, axis, low, high, (i64(0), scope.dim(rows)), self._finish_columns)
             return
-        names = [axis.name, *(inner.name for statement in self.kernel.body for inner in statement.axes)]
         if plan.kind == "pointwise":
-            scope.hoist([statement.value for statement in self.kernel.body], names)
-        body = self._pointwise_body if plan.kind == "pointwise" else self._column_body
-        self._over_columns(scope, axis, low, high, plan.unroll, lambda scopes: body(scope, scopes))
+            self._pointwise(scope, axis, low, high)
+            return
+        self._over_columns(scope, axis, low, high, plan.unroll, lambda scopes: self._column_body(scope, scopes))
+
+    def _pointwise(self, scope: Scope, axis: Axis, low: Value, high: Value) -> None:
+        """Store the values that statements have at the points of an axis, span by span where they ask where they stand."""
+        values = tuple(statement.value for statement in self.kernel.body)
+        for span in spans(values, [axis] * len(values)) or [Span(0, axis.extent, values)]:
+            inside = Scope(scope.frame, scope)
+            begin, end = within(inside, low, high, span, axis)
+            inside.hoist(span.values, [axis.name])
+            self._over_columns(inside, axis, begin, end, self.plan.unroll, partial(self._store_all, span.values))
 
     def _over_columns(
         self, scope: Scope, axis: Axis, low: Value, high: Value, count: int, body: Callable[[list[Scope]], None]
@@ -104,18 +115,25 @@ class VectorEmitter(StripeEmitter):
             starts = [writer.add(at, i64(lanes * k)) for k in range(number)]
             body([Scope(scope.frame, scope, {axis.name: start}, axis.name) for start in starts])
 
-        def rest(at: Value) -> None:
+        def rest(at: Value, stored: int | None = None) -> None:
             tail = Scope(scope.frame, scope, {axis.name: at}, axis.name)
             tail.mask = tail.tail_mask(at, high)
+            tail.stored = stored
             body([tail])
 
-        if is_literal(low) and is_literal(high) and int(high.text) - int(low.text) < 2 * width:
-            # Known to be short: no loops.
-            whole, left = divmod(int(high.text) - int(low.text), lanes)
-            for done in range(0, whole, count):
-                vectors(writer.add(low, i64(lanes * done)), min(count, whole - done))
+        if is_literal(low) and is_literal(high):
+            length, begin = int(high.text) - int(low.text), int(low.text)
+            whole, left = divmod(max(length, 0), lanes)
+            done = 0
+            if length >= 2 * width:
+                done = whole // count * count
+                with writer.loop(low, i64(begin + lanes * done), width) as loop:
+                    vectors(loop.index, count)
+            for first in range(done, whole, count):  # the few that are left: no loops
+                vectors(i64(begin + lanes * first), min(count, whole - first))
             if left:
-                rest(writer.add(low, i64(lanes * whole)))
+                # Masked stores take narrow vectors long.
+                rest(i64(begin + lanes * whole), None if self.target.is_wide else left)
             return
         beyond = writer.op("srem", writer.sub(high, low), i64(width))
         middle = writer.add(low, writer.op("sub nsw", writer.sub(high, low), beyond))
@@ -124,12 +142,12 @@ class VectorEmitter(StripeEmitter):
         with writer.loop(middle, high, lanes) as loop:
             rest(loop.index)
 
-    def _pointwise_body(self, outer: Scope, scopes: list[Scope]) -> None:
-        for statement in self.kernel.body:
+    def _store_all(self, values: Sequence[Scalar], scopes: list[Scope]) -> None:
+        for statement, value in zip(self.kernel.body, values, strict=True):
             assert isinstance(statement, Store)
-            evaluate_together(scopes, statement.value)
+            evaluate_together(scopes, value)
             for scope in scopes:
-                scope.store(statement.buffer, statement.indices, statement.value)
+                scope.store(statement.buffer, statement.indices, value)
 
     def _column_body(self, outer: Scope, scopes: list[Scope]) -> None:
         """Reductions over inner axes with one lane for each outer point, then the stores."""
