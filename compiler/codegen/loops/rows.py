@@ -292,8 +292,8 @@ class RowEmitter:
         carried: list[Value],
         unroll: int,
     ) -> list[Value]:
-        """The last inner axis in vectors: unrolled whole ones, then masked single ones into each row's first states. Long sums of
-        floats are sums of stretches: shorter chains of additions lose less to rounding.
+        """The last inner axis in vectors: unrolled whole ones, then what is left over; single ones into each row's first states
+        where it is not known how many. Long sums of floats are sums of stretches: shorter chains of additions lose less to rounding.
 
         States are given and returned row by row, in a row vector by vector; what positions have met in the single vectors follows.
         """
@@ -314,6 +314,8 @@ class RowEmitter:
         first_end = writer.add(low, part) if streams > 1 else middle
 
         def whole(begin: Value, end: Value, entering: list[Value]) -> list[Value]:
+            if begin == end:
+                return entering
             with writer.loop(begin, end, in_step, entering) as loop:
                 columns = [self._at_column(rows, group, axes, writer.add(loop.index, at), None) for at in begins]
                 scopes = [column[position] for position in range(len(rows)) for column in columns]
@@ -346,6 +348,8 @@ class RowEmitter:
                 entering += self._start(reduce, lanes) if reduce in positions else state
         if middle.text == high.text:
             return so_far + [part for _ in rows for r in positions for part in self._start(r, lanes)]
+        if is_literal(middle) and is_literal(high) and not positions:
+            return self._last_vectors(rows, group, reduces, axes, (int(middle.text), int(high.text)), so_far)
         with writer.loop(middle, high, lanes, entering) as tail:
             scopes = self._at_column(rows, group, axes, tail.index, high)
             step = writer.op("lshr", writer.sub(tail.index, middle), i64(lanes.bit_length() - 1))
@@ -365,6 +369,30 @@ class RowEmitter:
                 at += len(state)
             merged += states
         return merged + behind
+
+    def _last_vectors(
+        self, rows: Sequence[Scope], group: Sequence[Statement], reduces: Sequence[Reduce], axes: Sequence[Axis],
+        span: tuple[int, int], states: list[Value],
+    ) -> list[Value]:  # fmt: skip
+        """What is known to be left over of each row, fewer vectors than are in flight: each into its own states, the last one masked
+        where it is no whole one."""
+        lanes = rows[0].frame.lanes
+        begin, end = span
+        columns = []
+        for first in range(begin, end, lanes):
+            left = end - first
+            columns.append(self._at_column(rows, group, axes, i64(first), i64(end) if left < lanes else None))
+            if left < lanes and not self.target.is_wide:  # masked stores take narrow vectors long
+                for scope in columns[-1]:
+                    scope.stored = left
+        each, taken = len(states) // len(rows), len(columns) * sum(len(self._start(r, lanes)) for r in reduces)
+        entering = [part for row in range(len(rows)) for part in states[row * each : row * each + taken]]
+        scopes = [column[row] for row in range(len(rows)) for column in columns]
+        found = self._row_step(scopes, group, reduces, entering, i64(0))
+        following = list(states)
+        for row in range(len(rows)):
+            following[row * each : row * each + taken] = found[row * taken : (row + 1) * taken]
+        return following
 
     def _at_column(
         self, rows: Sequence[Scope], group: Sequence[Statement], axes: Sequence[Axis], index: Value, end: Value | None
