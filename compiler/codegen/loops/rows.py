@@ -350,11 +350,16 @@ class RowEmitter:
             return so_far + [part for _ in rows for r in positions for part in self._start(r, lanes)]
         if is_literal(middle) and is_literal(high) and not positions:
             return self._last_vectors(rows, group, reduces, axes, (int(middle.text), int(high.text)), so_far)
-        with writer.loop(middle, high, lanes, entering) as tail:
-            scopes = self._at_column(rows, group, axes, tail.index, high)
-            step = writer.op("lshr", writer.sub(tail.index, middle), i64(lanes.bit_length() - 1))
-            tail.next = self._row_step(scopes, group, reduces, tail.carried, step)
-        after = iter(tail.results)
+        last = _whole_end(writer, middle, high, lanes)
+        for begin, end, is_whole in ((middle, last, True), (last, high, False)):
+            if begin == end:
+                continue
+            with writer.loop(begin, end, lanes, entering) as tail:
+                scopes = self._at_column(rows, group, axes, tail.index, None if is_whole else high)
+                step = writer.op("lshr", writer.sub(tail.index, middle), i64(lanes.bit_length() - 1))
+                tail.next = self._row_step(scopes, group, reduces, tail.carried, step)
+            entering = tail.results
+        after = iter(entering)
         merged: list[Value] = []
         behind: list[Value] = []
         for position in range(len(rows)):

@@ -139,6 +139,11 @@ class VectorEmitter(StripeEmitter):
         middle = writer.add(low, writer.op("sub nsw", writer.sub(high, low), beyond))
         with writer.loop(low, middle, width) as loop:
             vectors(loop.index, count)
+        if len(self.kernel.axes) > 1:  # a row that may be short, and not the end of the last task
+            last = writer.add(low, writer.op("and", writer.sub(high, low), i64(-lanes)))
+            with writer.loop(middle, last, lanes) as loop:
+                vectors(loop.index, 1)
+            middle = last
         with writer.loop(middle, high, lanes) as loop:
             rest(loop.index)
 
