@@ -57,3 +57,30 @@ def test_which_stores(build: Any, thirds: float, stores: str, target_of: Any, ru
         doubled: 2 * wide, normal: centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-3), totals: wide.cumsum(1)
     }[build]  # fmt: skip
     np.testing.assert_allclose(one[0], wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("first", "begins"), [(64, True), (8, True), (61, False), (3, False)])
+def test_loops_that_begin_between_vectors_store_plainly(
+    first: int, begins: bool, target_of: Any, runs_here: Any
+) -> None:
+    """Of rows that are cut in two, and of their softmax; stores past the caches have to lie at multiples of a vector."""
+    rng = np.random.default_rng(3)
+    parts = [rng.standard_normal((200, width)).astype(np.float32) for width in (first, 128 - first)]
+    graph = tf.Graph()
+    with graph.as_default():
+        given = [tf.placeholder(tf.float32, part.shape) for part in parts]
+        whole = tf.concat(given, axis=1)
+        lowest = tf.min(whole, axis=1, keepdims=True)
+        found = [whole * 2.0, whole - lowest]
+    target = target_of("avx2", l1=4 << 10, l2=8 << 10, l3=32 << 10)
+    for fetch, wanted in zip(found, (lambda x: x * 2, lambda x: x - x.min(1, keepdims=True)), strict=True):
+        graph.set_outputs([fetch])
+        (code,) = (code for _, code in plan_graph(graph, target=target).kernels.values())
+        assert ("!nontemporal" in code.text) is (begins and fetch is found[0])  # the other one has more to do
+        if not runs_here("avx2"):
+            continue
+        compiled = compile_graph(graph, feeds=given, fetches=[fetch], target=target)
+        for threads in (1, 2):
+            run = Executable(compiled.image, compiled.program, threads).run(tuple(parts))
+            assert run is not None
+            np.testing.assert_array_equal(run[0], wanted(np.concatenate(parts, 1)))

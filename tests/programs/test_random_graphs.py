@@ -129,7 +129,8 @@ def softmax(p: Program, x: Any) -> Any:
 
 def cumulative(p: Program, x: Any) -> Any:
     axis = p.axis(x)
-    return tf.cumsum(x, axis=axis) / float(p.shape(x)[axis])
+    how = {"exclusive": p.rng.random() < 0.3, "reverse": p.rng.random() < 0.4}
+    return tf.cumsum(x, axis=axis, **how) / float(p.shape(x)[axis])
 
 
 def along_an_axis(p: Program, x: Any) -> Any:

@@ -58,7 +58,18 @@ class RowEmitter:
             along = frozenset(s.axes[-1].name for s in self.kernel.body if s.axes)
         else:
             return frozenset()
-        return streamed_buffers(self.kernel, self.plan.lanes, along, target)
+        found = streamed_buffers(self.kernel, self.plan.lanes, along, target)
+        return found if found and self._spans_begin_in_step() else frozenset()
+
+    def _spans_begin_in_step(self) -> bool:
+        """Whether the loops that an axis of vectors is cut into begin at multiples of a vector."""
+        if self.plan.kind == "pointwise":
+            passes = [([s.value for s in self.kernel.body], [self.kernel.axes[-1]] * len(self.kernel.body))]
+        else:
+            walked = [group for group in groups(self.kernel.body) if group[0].axes]
+            passes = [([s.value for s in group], [s.axes[-1] for s in group]) for group in walked]
+        begins = [span.begin for values, axes in passes for span in spans(values, axes)]
+        return all(isinstance(begin, int) and begin % self.plan.lanes == 0 for begin in begins)
 
     def _function(self, suffix: str, write: Callable[[FunctionWriter, Frame], None], lanes: int, tasks: Dim = 1) -> str:
         """Adds the function of a phase, which has so many tasks; its name."""
