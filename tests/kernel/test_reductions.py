@@ -95,7 +95,7 @@ def test_rows_side_by_side_whose_results_lie_where_they_are_read(rows: int, widt
     np.testing.assert_allclose(found, 4 * y + 3 * row, rtol=2e-5, atol=2e-4)
 
 
-@pytest.mark.parametrize("shape", [(5, 37), (4, 4000), (3, 12_000), (37,)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 37), (4, 4000), (3, 12_000), (37,), (150, 6000)], ids=str)
 def test_values_kept_between_passes(shape: tuple[int, ...]) -> None:
     """Softmax's gradient reads exponentials three times; whole rows of them do not always fit."""
     x = np.random.default_rng(4).standard_normal(shape).astype(np.float32)

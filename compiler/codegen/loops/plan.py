@@ -168,7 +168,8 @@ def reads_one_array(kernel: Kernel) -> bool:
     sets of the caches more often than not, and four streams of each drive each other out: sums of products of rows of two arrays
     take 0.75 to 1 of the time one row after the other, products of two vectors 0.7 to 0.9 in one stream of each (Zen 4)."""
     loads = {load_parts(node)[0] for node in ir.postorder(s.value for s in kernel.body) if node.op == "load"}
-    sizes = [product(kernel.buffer(name).shape) for name in loads]
+    # What a kernel keeps between its passes is no buffer of it, and in the caches.
+    sizes = [product(buffer.shape) for buffer in kernel.buffers if buffer.name in loads]
     known = [size for size in sizes if isinstance(size, int)]
     return len(sizes) == 1 or (len(known) == len(sizes) > 0 and known.count(max(known)) == 1)
 
