@@ -93,7 +93,8 @@ def test_values(shape: tuple[int, ...], isa: str, target_of: Any, runs_here: Any
 @pytest.mark.parametrize("isa", ["avx512", "avx2"])
 @pytest.mark.parametrize("shape", [(300, 200), (70, 5000), (9000,), (2, 70000)], ids=str)
 def test_rows_of_two_arrays(shape: tuple[int, ...], isa: str, target_of: Any, runs_here: Any) -> None:
-    """They are two streams as they are: no rows abreast, no parts of a row side by side, fewer rows of a stripe at a time."""
+    """In wide vectors they are two streams as they are: no rows abreast, no parts of a row side by side. Of a stripe fewer rows each
+    time."""
     graph = tf.Graph()
     with graph.as_default():
         x, y = (tf.placeholder(tf.float32, shape, name=name) for name in "xy")
@@ -101,7 +102,7 @@ def test_rows_of_two_arrays(shape: tuple[int, ...], isa: str, target_of: Any, ru
     graph.set_outputs(fetches)
     target = target_of(isa, **SMALL)
     found = [note for _, code in plan_graph(graph, target=target).kernels.values() for note in code.schedule]
-    assert not any("abreast" in note for note in found)
+    assert any("abreast" in note for note in found) is (isa == "avx2" and shape[:-1] > (64,))
     if not runs_here(isa):
         return
     rng = np.random.default_rng(5)

@@ -9,7 +9,7 @@ from pierian.compiler.codegen.abi import PHASE_PARAMETERS, Phase
 from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope, first_point, next_point, unravel
 from pierian.compiler.codegen.loops.next_rows import accesses_worth_asking, has_short_rows, next_rows
-from pierian.compiler.codegen.loops.plan import GRAIN, LONG_STREAM, STREAMS, STRETCH, Plan, reads_one_array
+from pierian.compiler.codegen.loops.plan import GRAIN, LONG_STREAM, STREAMS, STRETCH, Plan, reads_few_streams
 from pierian.compiler.codegen.side_by_side import evaluate_together
 from pierian.compiler.codegen.streaming import overflows, streamed_buffers, write_both_ways
 from pierian.compiler.codegen.turns import turns
@@ -265,7 +265,13 @@ class RowEmitter:
         """How many parts of a row are read side by side: several, of long rows that come from memory to be reduced once."""
         plain = all(isinstance(s, Reduce) and not s.combiner.startswith("arg") for s in group)
         long = not isinstance(extent, int) or extent >= LONG_STREAM
-        several = plain and long and not self.is_near and unroll % STREAMS == 0 and reads_one_array(self.kernel)
+        several = (
+            plain
+            and long
+            and not self.is_near
+            and unroll % STREAMS == 0
+            and reads_few_streams(self.kernel, self.target)
+        )
         return STREAMS if several else 1
 
     def _row_unroll(self, group: Sequence[Statement], rows: int) -> int:
