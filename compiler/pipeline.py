@@ -11,7 +11,7 @@ from pierian.compiler.passes.dce import DeadCode
 from pierian.compiler.passes.expand import Expand
 from pierian.compiler.passes.fold import Fold
 from pierian.compiler.passes.layout import ChannelsLast
-from pierian.compiler.passes.pads import MergePads, SharePads
+from pierian.compiler.passes.pads import SharePads
 from pierian.compiler.passes.scans import Scans
 from pierian.compiler.passes.simplify import Simplify
 from pierian.compiler.passes.sink import SinkProducts
@@ -32,7 +32,6 @@ def pipeline(options: CompileOptions) -> list[tuple[Pass, str]]:
         (Fold(options.fold_limit), "simplified constants fold; larger results are left to native code"),
         (Simplify("simplify-again"), "folded constants make identities visible"),
         (SharePads(), "only now is it known how much of each padding is wanted"),
-        (MergePads(), "no rule looks for paddings any more"),
         (CommonSubexpressions("cse-again"), "what became equal is computed once"),
         (DeadCode("dce-again"), "fusion decides by who reads a value, so no dead reader may be left"),
     ]

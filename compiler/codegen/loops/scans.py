@@ -110,6 +110,7 @@ class _ScanEmitter:
             end = writer.minimum(writer.mul(writer.arg("end"), scope.dim(per_task)), rows)
             for axis in self.kernel.axes:
                 scope.dim(axis.extent)
+            self._hide_identity(writer)
             with writer.loop(low, end) as loop:
                 self._row(self._at(scope, loop.index), i64(0), high, self._identity(self.lanes))
 
@@ -126,7 +127,6 @@ class _ScanEmitter:
         """Scan the elements from low to high, a vector `before` standing for all earlier ones; gives the same for those behind."""
         writer, lanes = scope.writer, self.lanes
         scope.hoist([self.scan.value], [axis.name for axis in self.run.axes])
-        self._hide_identity(writer)
         length = writer.sub(high, low)
         left = int(length.text) % lanes if is_literal(length) else None
         begin, carried = low, [before]
@@ -168,12 +168,15 @@ class _ScanEmitter:
         same for the next vector."""
         writer, lanes, apart = scope.writer, self.lanes, self.run.apart
         value = self._scanned(writer, value, 0)
+        whole = self._combine(writer, carry, value)
         if is_stored:
-            own = self._moved(writer, value, apart, 0) if self.scan.exclusive else value
-            scope.put(self.scan.buffer, self.scan.indices, self._combine(writer, carry, own))
-        if lanes % apart:
-            return writer.shuffle(self._last_ones(), self._combine(writer, carry, value))
-        return self._combine(writer, carry, writer.shuffle(self._last_ones(), value) if lanes > 1 else value)
+            moved = self._moved(writer, value, apart, 0) if self.scan.exclusive else value
+            result = self._combine(writer, carry, moved) if self.scan.exclusive else whole
+            scope.put(self.scan.buffer, self.scan.indices, result)
+        if lanes == 1 or lanes % apart:
+            return writer.shuffle(self._last_ones(), whole) if lanes > 1 else whole
+        # Elements of one place in a pattern are the same lanes in every vector: the next one waits for an addition only.
+        return self._combine(writer, carry, writer.shuffle(self._last_ones(), value))
 
     def _last_ones(self) -> list[int]:
         """The lanes of the last elements that those of the next vector go on with."""
@@ -282,6 +285,7 @@ class _ScanEmitter:
                 count, end = scope.dim(blocks), scope.dim(length)
                 for axis in self.kernel.axes:
                     scope.dim(axis.extent)
+                self._hide_identity(writer)
                 with writer.loop(writer.arg("begin"), writer.arg("end")) as loop:
                     point = writer.op("sdiv", loop.index, count)
                     low = writer.mul(writer.sub(loop.index, writer.mul(point, count)), i64(block))
