@@ -16,7 +16,7 @@ from pierian.compiler.target.features import Target
 
 def emit_loop(kernel: Kernel, name: str, target: Target, runs: int = 1) -> KernelCode:
     """Native code of a loop kernel that is launched `runs` times."""
-    parts = cut_kernel(expand_kernel(kernel, target.isa))
+    parts = cut_kernel(kernel)
     if len(parts) == 1:
         return _emit_part(parts[0], name, target, runs)
     codes = [_emit_part(part, f"{name}_{number}", target, runs) for number, part in enumerate(parts)]
@@ -24,7 +24,7 @@ def emit_loop(kernel: Kernel, name: str, target: Target, runs: int = 1) -> Kerne
 
 
 def _emit_part(kernel: Kernel, name: str, target: Target, runs: int) -> KernelCode:
-    kernel = collapse(keep_rows(kernel))
+    kernel = expand_kernel(collapse(keep_rows(kernel)), target.isa)
     plan = choose_plan(kernel, target, runs)
     windows = None if _is_plain(kernel, plan) else choose_windows(kernel, target)
     if windows is not None:

@@ -149,7 +149,7 @@ def _reads_rows_once(kernel: Kernel, target: Target) -> bool:
     """Whether a kernel of many points does little but read rows, once each, out of arrays known to be larger than the near caches.
     Measured on Zen 3, one thread and two: 64 MB in rows of 16 to 4096 elements take 0.65 to 0.85 of the time if four rows are read
     at once that lie 16 KB or more apart; four rows of 1 KB one behind the other take 1.7. On Emerald Rapids rows of 64 to 256 take
-    0.45 to 0.95, longer ones as long as before. Several arrays are several streams anyway (see `reads_few_streams`)."""
+    0.45 to 0.95, longer ones as long as before. Several arrays are several streams anyway (see `may_read_in_streams`)."""
     passes = [group for group in groups(kernel.body) if group[0].axes]
     points, size = product([axis.extent for axis in kernel.axes]), kernel_bytes(kernel)
     return (
@@ -159,12 +159,12 @@ def _reads_rows_once(kernel: Kernel, target: Target) -> bool:
         and isinstance(points, int)
         and points >= STREAMS * FEW_OUTER
         and sum(cost(statement.value) for statement in passes[0]) < STREAMING_WORK
-        and reads_few_streams(kernel, target)
+        and may_read_in_streams(kernel, target)
     )
 
 
-def reads_few_streams(kernel: Kernel, target: Target) -> bool:
-    """Whether what a kernel reads may be cut into several streams side by side: one array may. Those of two drive each other out
+def may_read_in_streams(kernel: Kernel, target: Target) -> bool:
+    """Whether a kernel may read what it reads in several streams side by side: one array it may. Those of two drive each other out
     where vectors are as wide as a line: sums of products of rows of two arrays take 0.75 to 1 of the time one row after the other,
     products of two vectors 0.7 to 0.9 in one stream of each (Zen 4); with narrower vectors 0.97 to 1.3 and 0.96 to 1.3 (Zen 3)."""
     return not target.is_wide or reads_one_array(kernel)

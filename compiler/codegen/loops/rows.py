@@ -9,7 +9,7 @@ from pierian.compiler.codegen.abi import PHASE_PARAMETERS, Phase
 from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope, first_point, next_point, unravel
 from pierian.compiler.codegen.loops.next_rows import accesses_worth_asking, has_short_rows, next_rows
-from pierian.compiler.codegen.loops.plan import GRAIN, LONG_STREAM, STREAMS, STRETCH, Plan, reads_few_streams
+from pierian.compiler.codegen.loops.plan import GRAIN, LONG_STREAM, STREAMS, STRETCH, Plan, may_read_in_streams
 from pierian.compiler.codegen.side_by_side import evaluate_together
 from pierian.compiler.codegen.streaming import overflows, streamed_buffers, write_both_ways
 from pierian.compiler.codegen.turns import turns
@@ -270,7 +270,7 @@ class RowEmitter:
             and long
             and not self.is_near
             and unroll % STREAMS == 0
-            and reads_few_streams(self.kernel, self.target)
+            and may_read_in_streams(self.kernel, self.target)
         )
         return STREAMS if several else 1
 

@@ -41,7 +41,7 @@ def emit_scan(kernel: Kernel, name: str, target: Target) -> KernelCode:
         across = across_lanes(kernel)
         assert across is not None
         points = tuple(axis for axis in kernel.axes if axis is not across)
-        return _ScanEmitter(Run(kernel, points, (across,), 0, 0), name, lanes, target).columns()
+        return _ScanEmitter(Run(kernel, points, (across,), 1, 0), name, lanes, target).columns()
     emitter = _ScanEmitter(run, name, lanes, target)
     return emitter.segments() if run.segment else emitter.rows()
 
