@@ -28,6 +28,8 @@ from pierian.compiler.target.features import Target
 
 # Vectors scanned in one step of a loop over a row.
 UNROLL = 4
+# What is written for a part of a point: its scope, the number of the task, and where the part begins and ends.
+Part = Callable[[Scope, Value, Value, Value], None]
 
 
 def emit_scan(kernel: Kernel, name: str, target: Target) -> KernelCode:
@@ -118,6 +120,22 @@ class _ScanEmitter:
         small = isinstance(total, int) and total <= GRAIN
         tasks = floordiv(points + per_task - 1, per_task)
         return self._code([Phase(self._function("f", write, tasks), tasks, small)], "rows")
+
+    def _over_parts(self, count: Dim, size: int, extent: Dim, body: Part) -> Callable[[FunctionWriter, Scope], None]:
+        """The function of tasks that each have one of `count` parts, of `size` and less in the last one, of a point's `extent`."""
+
+        def write(writer: FunctionWriter, scope: Scope) -> None:
+            parts, end = scope.dim(count), scope.dim(extent)
+            for axis in self.kernel.axes:
+                scope.dim(axis.extent)
+            self._hide_identity(writer)
+            with writer.loop(writer.arg("begin"), writer.arg("end")) as task:
+                point = writer.op("sdiv", task.index, parts)
+                low = writer.mul(writer.sub(task.index, writer.mul(point, parts)), i64(size))
+                high = writer.minimum(writer.add(low, i64(size)), end)
+                body(self._at(scope, point), task.index, low, high)
+
+        return write
 
     def _at(self, scope: Scope, number: Value) -> Scope:
         """The scope of one point of those that are walked for themselves."""
@@ -210,17 +228,11 @@ class _ScanEmitter:
         per_task = GRAIN // segment + 1
         parts = ceildiv(many.extent, per_task)
 
-        def write(writer: FunctionWriter, scope: Scope) -> None:
-            count, extent = scope.dim(parts), scope.dim(many.extent)
-            for axis in self.kernel.axes:
-                scope.dim(axis.extent)
-            self._hide_identity(writer)
-            with writer.loop(writer.arg("begin"), writer.arg("end")) as task:
-                point = writer.op("sdiv", task.index, count)
-                low = writer.mul(writer.sub(task.index, writer.mul(point, count)), i64(per_task))
-                high = writer.minimum(writer.add(low, i64(per_task)), extent)
-                self._some_segments(self._at(scope, point), *(writer.mul(end, i64(segment)) for end in (low, high)))
+        def some(scope: Scope, number: Value, low: Value, high: Value) -> None:
+            first, last = (scope.writer.mul(end, i64(segment)) for end in (low, high))
+            self._some_segments(scope, first, last)
 
+        write = self._over_parts(parts, per_task, many.extent, some)
         total = points * many.extent * segment
         small = isinstance(total, int) and total <= GRAIN
         tasks = points * parts
@@ -280,20 +292,6 @@ class _ScanEmitter:
         def cell(writer: FunctionWriter, scope: Scope, number: Value) -> Value:
             return writer.gep(scope.frame.parameters.shared, "i64", writer.mul(number, i64(self.lanes)))
 
-        def over_blocks(body: Callable[[Scope, Value, Value, Value], None]) -> Callable[[FunctionWriter, Scope], None]:
-            def write(writer: FunctionWriter, scope: Scope) -> None:
-                count, end = scope.dim(blocks), scope.dim(length)
-                for axis in self.kernel.axes:
-                    scope.dim(axis.extent)
-                self._hide_identity(writer)
-                with writer.loop(writer.arg("begin"), writer.arg("end")) as loop:
-                    point = writer.op("sdiv", loop.index, count)
-                    low = writer.mul(writer.sub(loop.index, writer.mul(point, count)), i64(block))
-                    high = writer.minimum(writer.add(low, i64(block)), end)
-                    body(self._at(scope, point), loop.index, low, high)
-
-            return write
-
         def total(scope: Scope, number: Value, low: Value, high: Value) -> None:
             scope.writer.store(self._total(scope, low, high), cell(scope.writer, scope, number), 8)
 
@@ -310,10 +308,11 @@ class _ScanEmitter:
         def elements(scope: Scope, number: Value, low: Value, high: Value) -> None:
             self._row(scope, low, high, scope.writer.load(cell(scope.writer, scope, number), state, 8))
 
+        tasks = blocks * points
         phases = [
-            Phase(self._function("totals", over_blocks(total)), blocks * points),
+            Phase(self._function("totals", self._over_parts(blocks, block, length, total)), tasks),
             Phase(self._function("before", before), 1, True),
-            Phase(self._function("f", over_blocks(elements), blocks * points), blocks * points),
+            Phase(self._function("f", self._over_parts(blocks, block, length, elements), tasks), tasks),
         ]
         return self._code(phases, f"rows cut into blocks of {block}", blocks * points * 8 * self.lanes)
 
