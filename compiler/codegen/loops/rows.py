@@ -12,7 +12,7 @@ from pierian.compiler.codegen.loops.next_rows import accesses_worth_asking, has_
 from pierian.compiler.codegen.loops.plan import GRAIN, LONG_STREAM, STREAMS, STRETCH, Plan, may_read_in_streams
 from pierian.compiler.codegen.side_by_side import evaluate_together
 from pierian.compiler.codegen.streaming import overflows, streamed_buffers, write_both_ways
-from pierian.compiler.codegen.turns import turns
+from pierian.compiler.codegen.turns import turns, whole_end
 from pierian.compiler.codegen.writer import TRUE, FunctionWriter, Value, constant, element_of, i64, is_literal, like
 from pierian.compiler.cost import kernel_bytes
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
@@ -245,7 +245,7 @@ class RowEmitter:
         low, high = span if span is not None else (i64(0), scope.dim(extent))
         kind = "i32" if isinstance(extent, int) and extent < 1 << 31 else "i64"
         begins = [(writer.add(low, i64(lanes * copy)), lanes * unroll) for copy in range(unroll)]
-        begins.append((_whole_end(writer, low, high, lanes * unroll), lanes))
+        begins.append((whole_end(writer, low, high, lanes * unroll), lanes))
         placed = []
         for (begin, stride), (value, number) in zip(begins, states, strict=True):
             change = "trunc" if kind == "i32" else "sext"
@@ -318,7 +318,7 @@ class RowEmitter:
         for row in rows:
             row.hoist([s.value for s in group], [axis.name for axis in axes])
         width = lanes * unroll
-        middle = _whole_end(writer, low, high, width)
+        middle = whole_end(writer, low, high, width)
         each = len(carried) // len(rows)
         streams = self._streams(group, axes[0].extent, unroll) if len(rows) == 1 else 1
         in_step = width // streams
@@ -367,7 +367,7 @@ class RowEmitter:
             return so_far + [part for _ in rows for r in positions for part in self._start(r, lanes)]
         if is_literal(middle) and is_literal(high) and not positions:
             return self._last_vectors(rows, group, reduces, axes, (int(middle.text), int(high.text)), so_far)
-        last = _whole_end(writer, middle, high, lanes)
+        last = whole_end(writer, middle, high, lanes)
         for begin, end, is_whole in ((middle, last, True), (last, high, False)):
             if begin == end:
                 continue
@@ -482,14 +482,6 @@ def _in_stretches(reduces: Sequence[Reduce], extent: Dim, width: int) -> bool:
     sums = any(r.combiner == "sum" and r.value.dtype.is_float for r in reduces)
     plain = not any(r.combiner.startswith("arg") for r in reduces)
     return sums and plain and not (isinstance(extent, int) and extent <= STRETCH * width)
-
-
-def _whole_end(writer: FunctionWriter, low: Value, high: Value, width: int) -> Value:
-    """Where the whole steps of `width` elements from `low` on end."""
-    count = writer.sub(high, low)
-    if is_literal(count):
-        return writer.add(low, i64(int(count.text) // width * width))
-    return writer.add(low, writer.op("sub nsw", count, writer.op("srem", count, i64(width))))
 
 
 def within(scope: Scope, low: Value, high: Value, span: Span, axis: Axis) -> tuple[Value, Value]:

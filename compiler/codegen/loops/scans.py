@@ -18,6 +18,7 @@ from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.loops.plan import BLOCK, FEW_OUTER, GRAIN, ROWS, STRIPE
 from pierian.compiler.codegen.streaming import streamed_buffers, write_both_ways
+from pierian.compiler.codegen.turns import whole_end
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, is_literal, vector
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.elementary import expand_kernel
@@ -149,7 +150,7 @@ class _ScanEmitter:
         left = int(length.text) % lanes if is_literal(length) else None
         begin, carried = low, [before]
         for count in (UNROLL, 1):
-            end = writer.add(low, _rounded_down(writer, length, lanes * count))
+            end = whole_end(writer, low, high, lanes * count)
             if end == begin:
                 continue
             with writer.loop(begin, end, lanes * count, carried) as loop:
@@ -400,8 +401,3 @@ class _ScanEmitter:
             some_rows(several.index, together)
         with writer.loop(whole, extent) as single:
             some_rows(single.index, 1)
-
-
-def _rounded_down(writer: FunctionWriter, length: Value, unit: int) -> Value:
-    """A length without what is over a multiple of a power of two."""
-    return i64(int(length.text) & -unit) if is_literal(length) else writer.op("and", length, i64(-unit))

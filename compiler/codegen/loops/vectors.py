@@ -15,6 +15,7 @@ from pierian.compiler.codegen.loops.rows import within
 from pierian.compiler.codegen.loops.sorted_rows import sorted_rows
 from pierian.compiler.codegen.loops.stripes import StripeEmitter
 from pierian.compiler.codegen.side_by_side import evaluate_together
+from pierian.compiler.codegen.turns import whole_end
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, is_literal, like
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.kernel.nodes import Axis, Reduce, Store
@@ -140,7 +141,7 @@ class VectorEmitter(StripeEmitter):
         with writer.loop(low, middle, width) as loop:
             vectors(loop.index, count)
         if len(self.kernel.axes) > 1:  # a row that may be short, and not the end of the last task
-            last = writer.add(low, writer.op("and", writer.sub(high, low), i64(-lanes)))
+            last = whole_end(writer, low, high, lanes)
             with writer.loop(middle, last, lanes) as loop:
                 vectors(loop.index, 1)
             middle = last
