@@ -56,6 +56,7 @@ class Session:
         self._store = VariableStore(graph)
         self._compiled: dict[tuple[Any, ...], Runnable | Compiled] = {}
         self._calls: dict[tuple[Any, ...], PreparedCall] = {}  # for each number of threads
+        self._known: dict[tuple[Any, ...], tuple[PreparedCall, Rebuild]] = {}  # by what `run` was asked for before
         self._compiling = lock_across_forks()
         self._closed = False
 
@@ -80,10 +81,19 @@ class Session:
         Raises:
             FeedError: a fetch or feed that is not in the graph, does not fit, or is missing. Nothing has changed.
         """
+        feed_dict = feed_dict or {}
+        asked = _request(fetches, feed_dict, self.threads if threads is None else threads)
+        try:
+            known = self._known.get(asked) if profile is None else None
+        except TypeError:  # what is nested does not hash
+            known = None
+        if known is not None:
+            call, rebuild = known
+            return rebuild(call(tuple(feed_dict.values())))
         self._check_open()
         specials: list[Any] = []
         values, effects, rebuild = flatten(self.graph, fetches, lambda item: _special(item, specials))
-        feeds = {resolve(self.graph, key): given for key, given in (feed_dict or {}).items()}
+        feeds = {resolve(self.graph, key): given for key, given in feed_dict.items()}
         for special in specials:
             special.run_in_session(self)
         if not values and not effects:
@@ -91,6 +101,8 @@ class Session:
         call = self._call(tuple(feeds), tuple(values), tuple(effects), profile is not None, threads)
         if profile is not None:
             return rebuild(profile.measure(call, tuple(feeds.values())))
+        if not specials and len(feeds) == len(feed_dict) and _is_flat(asked):
+            self._known[asked] = call, rebuild
         return rebuild(call(tuple(feeds.values())))
 
     def make_callable(
@@ -170,6 +182,7 @@ class Session:
         for call in self._calls.values():
             call.executable.close()
         self._calls.clear()
+        self._known.clear()
         self._compiled.clear()
         self._store.close()
 
@@ -213,6 +226,18 @@ class Session:
 
         options = replace(self._options or CompileOptions(), profile=True)
         return compile_graph(self.graph, options, feeds=feeds, fetches=fetches, effects=effects)
+
+
+def _request(fetches: Any, feed_dict: Mapping[Any, Any], threads: int | None) -> tuple[Any, ...]:
+    """What a run is asked for, without the arrays: equal requests are answered by the same call where they are flat."""
+    kind = type(fetches)
+    listed = fetches if kind is list or kind is tuple else (fetches,)
+    return kind, threads, len(listed), *listed, *feed_dict
+
+
+def _is_flat(request: tuple[Any, ...]) -> bool:
+    """Whether it names graph objects only: structures may be equal and yet of other kinds, names may come to mean something else."""
+    return not any(isinstance(item, (str, tuple, list, dict)) for item in request[3:])
 
 
 def _special(item: Any, found: list[Any]) -> Rebuild | None:

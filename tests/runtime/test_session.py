@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -62,6 +62,36 @@ def test_nested_fetches_names_and_feeding_any_tensor() -> None:
             found["a"][0].tolist() == [3, 5] and found["a"][1].tolist() == [2, 4] and found["b"][0].tolist() == [1, 2]
         )
         assert session.run(z, {y: [10.0, 20.0]}).tolist() == [11, 21]
+
+
+def test_asked_again_a_run_answers_in_the_form_asked_for() -> None:
+    class Pair(NamedTuple):
+        first: Any
+        second: Any
+
+    graph = tf.Graph()
+    with graph.as_default():
+        x, y = tf.placeholder(tf.float32, [2], name="x"), tf.placeholder(tf.float32, [], name="y")
+        v = tf.Variable(0.0, name="v")
+        z, count = x * y, v.assign_add(1.0)
+    with tf.Session(graph) as session:
+        for turn in (1.0, 2.0, 3.0):
+            one = np.full(2, turn, np.float32)
+            for order in ({x: one, y: turn}, {y: turn, x: one}, {"x": one, y: turn}):
+                assert session.run(z, order).tolist() == [turn * turn] * 2
+                listed = session.run([z, y], order)
+                assert type(listed) is list and listed[1] == turn and isinstance(listed[1], np.float32)
+                assert type(session.run((z, y), order)) is tuple
+                assert session.run(Pair(z, y), order).second == turn
+                assert type(session.run((Pair(z, y), z), order)[0]) is Pair
+                assert type(session.run(((z, y), z), order)[0]) is tuple
+            with pytest.raises(FeedError):
+                session.run(z, {x: one})
+            assert session.run(x, {x: one}).tolist() == one.tolist()
+            session.run(tf.group(count))
+            assert session.run([count, None, v]) == [2 * turn, None, 2 * turn - 1]
+    with pytest.raises(ExecutionError, match="closed"):
+        session.run(z, {x: one, y: 1.0})
 
 
 @pytest.mark.parametrize(
