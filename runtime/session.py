@@ -231,6 +231,8 @@ class Session:
 def _request(fetches: Any, feed_dict: Mapping[Any, Any], threads: int | None) -> tuple[Any, ...]:
     """What a run is asked for, without the arrays: equal requests are answered by the same call where they are flat."""
     kind = type(fetches)
+    if kind is dict:
+        return tuple(fetches), threads, len(fetches), *fetches.values(), *feed_dict
     listed = fetches if kind is list or kind is tuple else (fetches,)
     return kind, threads, len(listed), *listed, *feed_dict
 

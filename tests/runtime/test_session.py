@@ -82,6 +82,8 @@ def test_asked_again_a_run_answers_in_the_form_asked_for() -> None:
                 listed = session.run([z, y], order)
                 assert type(listed) is list and listed[1] == turn and isinstance(listed[1], np.float32)
                 assert type(session.run((z, y), order)) is tuple
+                assert list(session.run({"y": y, 1: z}, order)) == ["y", 1]
+                assert session.run({"z": y, "y": z}, order)["z"] == turn == session.run({"z": z, "y": y}, order)["y"]
                 assert session.run(Pair(z, y), order).second == turn
                 assert type(session.run((Pair(z, y), z), order)[0]) is Pair
                 assert type(session.run(((z, y), z), order)[0]) is tuple
