@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.evaluate import Frame, Scope
+from pierian.compiler.codegen.turns import whole_end
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.dim import ceildiv, product
 from pierian.compiler.elementary import expand
@@ -79,8 +80,7 @@ class _Walk:
         name = self.store.axes[-1].name
         computed = [index for index in self.store.indices if hasattr(index, "op")]
         scope.hoist([self.store.value, *computed], [name])  # type: ignore[list-item]
-        count = writer.sub(high, low)
-        middle = writer.add(low, writer.sub(count, writer.op("srem", count, i64(lanes))))
+        middle = whole_end(writer, low, high, lanes)
         with writer.loop(low, middle, lanes) as loop:
             inside = Scope(self.frame, scope, {name: loop.index}, name)
             inside.store(self.store.buffer, self.store.indices, self.store.value)

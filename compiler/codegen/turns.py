@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pierian.compiler.codegen.writer import FunctionWriter, Value, i64, is_literal
+from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 
 
 @contextmanager
@@ -26,7 +26,4 @@ def turns(writer: FunctionWriter, begin: Value, end: Value, count: int, far: boo
 
 def whole_end(writer: FunctionWriter, low: Value, high: Value, width: int) -> Value:
     """Where the whole steps of `width` elements from `low` on end."""
-    count = writer.sub(high, low)
-    if is_literal(count):
-        return writer.add(low, i64(int(count.text) // width * width))
-    return writer.add(low, writer.op("sub nsw", count, writer.op("srem", count, i64(width))))
+    return writer.add(low, writer.round_down(writer.sub(high, low), width))

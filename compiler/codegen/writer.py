@@ -252,6 +252,14 @@ class FunctionWriter:
             return Value(str(int(x.text) - int(y.text)), x.type)
         return self.op("sub nsw", x, y)
 
+    def round_down(self, x: Value, unit: int) -> Value:
+        """The largest multiple of `unit` that is not above x, which is not negative."""
+        if is_literal(x):
+            return Value(str(int(x.text) // unit * unit), x.type)
+        if unit & (unit - 1) == 0:
+            return self.op("and", x, Value(str(-unit), x.type))
+        return self.sub(x, self.op("srem", x, Value(str(unit), x.type)))
+
     def mul(self, x: Value, y: Value) -> Value:
         if x.text == "0" or y.text == "1":
             return x

@@ -306,7 +306,7 @@ class ChainEmitter:
     def _tiles(self, rows: _Rows, tile: object) -> None:
         w, b = self.writer, self.blocks
         assert callable(tile)
-        whole = w.sub(rows.height, w.op("srem", rows.height, i64(b.mr))) if b.tail else rows.height
+        whole = w.round_down(rows.height, b.mr) if b.tail else rows.height
         with w.loop(i64(0), whole, b.mr) as row:
             tile(b.mr, row.index)
         if b.tail:

@@ -45,10 +45,7 @@ class RowPasses:
         width = lanes * unroll
         starts = [combine.identity(r.combiner, r.value.dtype, lanes)[0] for r in reduces]
         count = w.sub(end, begin)
-        if is_literal(count):
-            whole = i64(int(count.text) // width * width)
-        else:
-            whole = w.op("and", count, i64(-width))
+        whole = w.round_down(count, width)
         with w.loop(i64(0), whole, width, starts * unroll) as loop:
             places = [w.add(loop.index, i64(lanes * k)) for k in range(unroll)]
             scopes = [self._at(scope, group, kept, begin, place, None) for place in places]

@@ -171,7 +171,7 @@ class BlockEmitter(TileOperands):
         fewest rows beyond the block."""
         w, t = self.writer, self.tiling
         if t.tail:
-            return w.sub(height, w.op("srem", height, i64(t.mr)))
+            return w.round_down(height, t.mr)
         if not t.low:
             return height
         found, fewest = i64(0), i64(0)

@@ -168,7 +168,7 @@ class _Emitter:
                 with w.loop(i64(0), i64(self.room), d.rows) as row:
                     tile(row.index, d.rows)
             else:
-                whole = w.sub(self.rows, w.op("srem", self.rows, i64(d.rows)))
+                whole = w.round_down(self.rows, d.rows)
                 with w.loop(i64(0), whole, d.rows) as row:
                     tile(row.index, d.rows)
                 with w.loop(whole, self.rows) as row:
@@ -226,7 +226,7 @@ class _Emitter:
     ) -> list[Value]:
         """The sums of all rows by all columns, each still spread over the lanes of a vector."""
         w, d = self.writer, self.dots
-        whole = w.op("and", length, i64(-d.lanes))
+        whole = w.round_down(length, d.lanes)
         starts = [constant(0, self.dtype.llvm, d.lanes)] * (len(rows) * len(columns))
         with w.loop(i64(0), whole, d.lanes, starts) as loop:
             for line in following:

@@ -15,6 +15,7 @@ from pierian.compiler.codegen.contraction.small import SMALL_WORK, is_at_most
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.interleave import join, separate
 from pierian.compiler.codegen.loops.plan import even_share
+from pierian.compiler.codegen.turns import whole_end
 from pierian.compiler.codegen.writer import TRUE, FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.dim import Dim, ceildiv, product, symbol
 from pierian.compiler.kernel import scalar as ir
@@ -132,7 +133,7 @@ class _Tiles(_Emitter):
         w, r, lanes = self.writer, self.roles, self.plan.lanes
         assert self.plan.tile is not None
         rows, columns = self.plan.tile
-        middle = w.add(low, w.op("and", w.sub(high, low), i64(-lanes)))
+        middle = whole_end(w, low, high, lanes)
         with (
             w.loop(i64(0), scope.dim(r.m.extent), rows) as row,
             w.loop(i64(0), scope.dim(r.n.extent), columns) as column,
@@ -221,7 +222,7 @@ class _WrittenOut(_Emitter):
         w, lanes = self.writer, self.plan.lanes
         kept = self._kept(scope)
         last = w.sub(high, i64(1)) if self.gaps else high
-        middle = w.add(low, w.op("and", w.sub(last, low), i64(-lanes)))
+        middle = whole_end(w, low, last, lanes)
         with w.loop(low, middle, lanes) as group:
             self._group(self.at(scope, group.index, None), kept, group.index, None)
         if self.gaps or self.has_rest:

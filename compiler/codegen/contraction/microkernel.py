@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 
+from pierian.compiler.codegen.turns import whole_end
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.dtype import DType
 from pierian.compiler.frozen import frozen
@@ -171,7 +172,7 @@ class _MicroEmitter:
         self, lhs: Value, rhs: Value, ahead: Value, later: Value | None, begin: Value, end: Value, sums: list[Value]
     ) -> list[Value]:
         f = self.f
-        whole = f.add(begin, f.op("and", f.sub(end, begin), i64(-self.turn))) if self.turn > 1 else end
+        whole = whole_end(f, begin, end, self.turn) if self.turn > 1 else end
         # One multiplication for the place of several products is hidden by them: as fast as pointers that step, and compiled sooner.
         with f.loop(begin, whole, self.turn, sums, strided=self.turn == 1) as loop:
             self._fetch(ahead, loop.index)

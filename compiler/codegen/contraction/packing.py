@@ -97,7 +97,7 @@ def pack_rows(
     """
     writer, lanes = scope.writer, scope.frame.lanes
     element = operand.dtype.llvm
-    whole = writer.op("and", count[1], i64(-lanes))
+    whole = writer.round_down(count[1], lanes)
     with writer.loop(i64(0), count[0]) as row:
         line = Scope(scope.frame, scope, {slow.name: writer.add(begin[0], row.index)})
         line.hoist([operand], [fast.name])
@@ -270,7 +270,7 @@ def pack_transposed(
             where = writer.gep(first, element, writer.mul(row, i64(nr)))
             writer.call(turn_name(operand.dtype, lanes), "void", [square_buffer, where, i64(nr), rows])
 
-        whole = writer.op("and", count[0], i64(-lanes))
+        whole = writer.round_down(count[0], lanes)
         with writer.loop(i64(0), whole, lanes) as row:
             square(row.index, False)
         with writer.loop(whole, count[0], lanes) as row:

@@ -94,7 +94,7 @@ class RhsPacker:
             first = w.mul(panel, i64(t.nr))
             width = w.minimum(w.sub(columns, first), i64(t.nr * self.group))
             if self.only_last or in_place is not None:  # only what is left behind full panels
-                full = w.sub(width, w.op("srem", width, i64(t.nr)))
+                full = w.round_down(width, t.nr)
                 skipped = full if in_place is None else w.select(in_place, full, i64(0))
                 first, width = w.add(first, skipped), w.sub(width, skipped)
                 panel = w.add(panel, w.op("sdiv", skipped, i64(t.nr)))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.contraction.microkernel import accumulate
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
-from pierian.compiler.codegen.turns import turns
+from pierian.compiler.codegen.turns import turns, whole_end
 from pierian.compiler.codegen.writer import FunctionWriter, Value, constant, i64, vector
 from pierian.compiler.dim import Dim, ceildiv
 from pierian.compiler.kernel import scalar as ir
@@ -83,7 +83,7 @@ class _Emitter:
             sums = self._sums_address(batch, chain)
             own = w.gep(w.arg("scratch"), self.dtype.llvm, w.sub(i64(0), first))
             self._clear(own, first, end)
-            whole = w.add(begin, w.op("and", w.sub(depth, begin), i64(-s.group)))
+            whole = whole_end(w, begin, depth, s.group)
             with turns(w, begin, whole, s.group, s.abreast) as (numbers, step):
                 self._rows(inside, own, numbers, step, first, end)
             with w.loop(whole, depth) as single:
@@ -111,7 +111,7 @@ class _Emitter:
         w, lanes = self.writer, self.stream.lanes
         if isinstance(self.stream.columns, int) and self.stream.columns % lanes == 0:
             return [(first, end, False)]
-        whole = w.add(first, w.op("and", w.sub(end, first), i64(-lanes)))
+        whole = whole_end(w, first, end, lanes)
         return [(first, whole, False), (whole, end, True)]
 
     def _sums_address(self, batch: Value, chain: Value) -> Value:

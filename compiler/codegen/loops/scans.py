@@ -325,7 +325,7 @@ class _ScanEmitter:
             return self._row(scope, low, high, self._identity(lanes), is_stored=False)
         scope.hoist([self.scan.value], [axis.name for axis in self.run.axes])
         width = lanes * UNROLL
-        middle = writer.add(low, writer.op("and", writer.sub(high, low), i64(-width)))
+        middle = whole_end(writer, low, high, width)
         with writer.loop(low, middle, width, [self._identity(lanes)] * UNROLL) as loop:
             for copy, state in enumerate(loop.carried):
                 inside = self._along(scope, writer.add(loop.index, i64(lanes * copy)))
@@ -368,7 +368,7 @@ class _ScanEmitter:
         writer, lanes = scope.writer, self.lanes
         identity = self._identity(lanes)
         element = self._identity(1).type
-        middle = writer.add(low, writer.op("and", writer.sub(high, low), i64(-lanes)))
+        middle = whole_end(writer, low, high, lanes)
 
         def columns(parent: Scope, body: Callable[[Scope, Value], None]) -> None:
             for begin, end in ((low, middle), (middle, high)):
@@ -396,7 +396,7 @@ class _ScanEmitter:
 
         columns(scope, lambda column, place: writer.store(identity, place, 4))
         extent = scope.dim(self.axis.extent)
-        whole = writer.op("and", extent, i64(-together))
+        whole = writer.round_down(extent, together)
         with writer.loop(i64(0), whole, together) as several:
             some_rows(several.index, together)
         with writer.loop(whole, extent) as single:

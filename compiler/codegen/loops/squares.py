@@ -11,6 +11,7 @@ from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.loops.plan import GRAIN, transposed_loads
 from pierian.compiler.codegen.loops.vectors import VectorEmitter
 from pierian.compiler.codegen.transpose import transpose
+from pierian.compiler.codegen.turns import whole_end
 from pierian.compiler.codegen.writer import FunctionWriter, Value, i64
 from pierian.compiler.dim import Dim, ceildiv, floordiv, maximum, product
 from pierian.compiler.kernel.nodes import Axis, Store
@@ -45,8 +46,8 @@ class SquareEmitter(VectorEmitter):
     def _strips(self, scope: Scope, across: Axis, along: Axis, low: Value, high: Value) -> None:
         writer, lanes = scope.writer, self.plan.lanes
         extent = scope.dim(along.extent)
-        full = writer.sub(extent, writer.op("srem", extent, i64(lanes)))
-        middle = writer.sub(high, writer.op("srem", writer.sub(high, low), i64(lanes)))
+        full = writer.round_down(extent, lanes)
+        middle = whole_end(writer, low, high, lanes)
         with writer.loop(low, middle, lanes) as strip:
             with writer.loop(i64(0), full, lanes) as column:
                 self._square(scope, across, along, strip.index, column.index)

@@ -9,7 +9,7 @@ from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Scope
 from pierian.compiler.codegen.loops.plan import NARROWEST, ROWS, STRIPE, reads_one_array
 from pierian.compiler.codegen.loops.rows import RowEmitter
-from pierian.compiler.codegen.turns import turns
+from pierian.compiler.codegen.turns import turns, whole_end
 from pierian.compiler.codegen.writer import Value, element_of, i64, like
 from pierian.compiler.kernel.nodes import Axis, Reduce
 from pierian.compiler.schedule.rows import groups
@@ -71,7 +71,7 @@ class StripeEmitter(RowEmitter):
 
         def columns(body: Callable[[Scope, list[State]], None], parent: Scope) -> None:
             """Over the stripe in vectors; `body` gets the places of each state."""
-            whole = writer.add(low, writer.op("and", writer.sub(high, low), i64(-lanes)))
+            whole = whole_end(writer, low, high, lanes)
             for begin, end in ((low, whole), (whole, high)):
                 with writer.loop(begin, end, lanes) as loop:
                     column = Scope(parent.frame, parent, {axis.name: loop.index}, axis.name)
@@ -126,7 +126,7 @@ class StripeEmitter(RowEmitter):
         far = isinstance(width, int) and width <= STRIPE and not self.is_near and not ordered
         # Of several arrays fewer rows each: with two of them sums of products take 0.55 to 1 of the time four by four (Zen 4).
         together = ROWS if reads_one_array(self.kernel) else ROWS // 2
-        whole = writer.add(first, writer.op("and", writer.sub(last, first), i64(-together)))
+        whole = whole_end(writer, first, last, together)
         columns(start, scope)
         with turns(writer, first, whole, together, far) as (numbers, _):
             some_rows(numbers)

@@ -136,8 +136,7 @@ class VectorEmitter(StripeEmitter):
                 # Masked stores take narrow vectors long.
                 rest(i64(begin + lanes * whole), None if self.target.is_wide else left)
             return
-        beyond = writer.op("srem", writer.sub(high, low), i64(width))
-        middle = writer.add(low, writer.op("sub nsw", writer.sub(high, low), beyond))
+        middle = whole_end(writer, low, high, width)
         with writer.loop(low, middle, width) as loop:
             vectors(loop.index, count)
         if len(self.kernel.axes) > 1:  # a row that may be short, and not the end of the last task
@@ -223,7 +222,7 @@ class VectorEmitter(StripeEmitter):
             if afresh:
                 carried = starts
             each = len(carried) // copies
-            middle = writer.add(low, writer.op("and", writer.sub(high, low), i64(-copies))) if copies > 1 else low
+            middle = whole_end(writer, low, high, copies) if copies > 1 else low
             if copies > 1:
                 with writer.loop(low, middle, copies, carried) as loop:
                     for k in range(copies):

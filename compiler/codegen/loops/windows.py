@@ -13,6 +13,7 @@ from pierian.compiler.codegen.abi import PHASE_PARAMETERS, KernelCode, Phase
 from pierian.compiler.codegen.combine import State
 from pierian.compiler.codegen.evaluate import Frame, Scope, unravel
 from pierian.compiler.codegen.loops.plan import GRAIN, even_share
+from pierian.compiler.codegen.turns import whole_end
 from pierian.compiler.codegen.writer import FALSE, TRUE, FunctionWriter, Value, constant, i64, lanes_of, vector
 from pierian.compiler.dim import Dim, ceildiv, constant_part, floordiv, maximum, product, substitute
 from pierian.compiler.kernel import scalar as ir
@@ -92,7 +93,7 @@ class WindowEmitter:
         filters.hoist([value for row in self.values for value in row], [*self._inner(), *found])
         whole = high
         if not isinstance(p.slide.extent, int) or p.slide.extent % p.rows:
-            whole = w.sub(high, w.op("srem", w.sub(high, low), i64(p.rows)))
+            whole = whole_end(w, low, high, p.rows)
         with w.loop(low, whole, p.rows) as block:
             self._line(filters, block.index, p.rows)
         if whole is not high:
