@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pierian.runtime.profile import Profile
 
 Array = np.ndarray[Any, Any]
+# Requests that a session remembers: some are made of objects that live for one run, such as a group.
+MOST_KNOWN = 1024
 
 
 class Session:
@@ -102,6 +104,8 @@ class Session:
         if profile is not None:
             return rebuild(profile.measure(call, tuple(feeds.values())))
         if not specials and len(feeds) == len(feed_dict) and _is_flat(asked):
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
             self._known[asked] = call, rebuild
         return rebuild(call(tuple(feeds.values())))
 

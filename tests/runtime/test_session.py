@@ -96,6 +96,19 @@ def test_asked_again_a_run_answers_in_the_form_asked_for() -> None:
         session.run(z, {x: one, y: 1.0})
 
 
+def test_requests_made_of_new_objects_do_not_gather(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pierian.runtime.session.MOST_KNOWN", 4)
+    graph = tf.Graph()
+    with graph.as_default():
+        v = tf.Variable(0.0, name="v")
+        step = v.assign_add(1.0)
+    with tf.Session(graph) as session:
+        for turn in range(10):
+            session.run(tf.group(step))
+            assert session.run(v) == turn + 1
+            assert len(session._known) <= 4
+
+
 @pytest.mark.parametrize(
     ("feeds", "message"),
     [
