@@ -31,17 +31,8 @@ MAX_DEPTH = 400
 # Compiled histories kept.
 MAX_COMPILED = 512
 
-_STATE = threading.local()
 _COMPILED: OrderedDict[Any, Callable[[Sequence[Any]], list[Array]]] = OrderedDict()
 _LOCK = threading.Lock()
-
-
-def active_tapes() -> list[Any]:
-    """The gradient tapes that are recording in this thread."""
-    tapes = getattr(_STATE, "tapes", None)
-    if tapes is None:
-        tapes = _STATE.tapes = []
-    return tapes
 
 
 class EagerBuilder(Builder):
@@ -68,8 +59,6 @@ class EagerBuilder(Builder):
         depth = 1 + max((value.depth for value in inputs if isinstance(value, Tensor)), default=0)
         for output in outputs:
             output.depth = depth
-        for tape in active_tapes():
-            tape.record(node)
         if depth > MAX_DEPTH:
             evaluate(outputs)
         return node

@@ -9,12 +9,12 @@ from typing import Any
 from pierian.compiler.dim import Dim
 from pierian.compiler.dtype import as_dtype
 from pierian.compiler.errors import ArgumentError, DTypeError, PierianError
-from pierian.compiler.graph.builder import as_constant, current, using
+from pierian.compiler.graph.builder import apart_from_recorders, as_constant, current, recorders, using
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Value
 from pierian.compiler.location import capture
 from pierian.compiler.shape import TensorType
-from pierian.eager import EagerBuilder, active_tapes, evaluate, leaf
+from pierian.eager import EagerBuilder, evaluate, leaf
 from pierian.tensor import Tensor
 from pierian.variable import TraceBuilder, Variable, register_trace, unregister_trace
 
@@ -67,7 +67,7 @@ class Function:
         trace = self._traces.get(key)
         if trace is None:
             trace = self._traces[key] = self._trace(args, kwargs, tensors)
-        if not isinstance(current(), EagerBuilder) or active_tapes():
+        if not isinstance(current(), EagerBuilder) or recorders():
             return self._inline(trace, tensors)
         return self._run(trace, tensors)
 
@@ -100,7 +100,7 @@ class Function:
 
         register_trace(builder)
         try:
-            with using(builder):
+            with apart_from_recorders(), using(builder):
                 result = self.python_function(*_mapped(args, parameter), **_mapped(kwargs, parameter))
                 outputs: list[Value] = []
                 structure = _mapped_results(result, builder, outputs)

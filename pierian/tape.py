@@ -1,4 +1,4 @@
-"""The gradient tape: records what is computed eagerly and differentiates it."""
+"""The gradient tape: records what is computed, eagerly or while a function is traced, and differentiates it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import Any
 
 from pierian.compiler.autodiff.reverse import gradients
 from pierian.compiler.errors import GradientError
-from pierian.compiler.graph.builder import current
+from pierian.compiler.graph.builder import current, recorders
 from pierian.compiler.graph.node import Node, Value
-from pierian.eager import active_tapes
 from pierian.tensor import Tensor
 
 
@@ -39,30 +38,31 @@ class GradientTape:
     def __enter__(self) -> GradientTape:
         if self._recording:
             raise GradientError("this tape is recording already")
-        active_tapes().append(self)
+        recorders().append(self)
         self._recording = True
         return self
 
     def __exit__(self, *_: object) -> None:
-        active_tapes().remove(self)
+        recorders().remove(self)
         self._recording = False
 
     def watch(self, tensor: Any) -> None:
         """Record what is computed from a tensor or variable (or a list of them) from now on."""
         for item in tensor if isinstance(tensor, (list, tuple)) else [tensor]:
+            value = current().as_value(item)
             if isinstance(item, Tensor):
-                self._producers.setdefault(item, None)
+                self._producers.setdefault(value, None)
             else:
-                self._note(item, item._eager())
+                self._note(item, value)
 
     def record(self, node: Node) -> None:
-        """Called for every eager operation."""
+        """Called for every operation."""
         if any(value in self._producers for value in node.inputs):
             for value in node.outputs:
                 self._producers[value] = node
 
     def read(self, variable: Any, tensor: Tensor) -> None:
-        """Called when a variable is read eagerly."""
+        """Called when a variable is read."""
         if self._watch_variables and variable.trainable:
             self._note(variable, tensor)
 
@@ -100,7 +100,7 @@ class GradientTape:
 
     def _differentiate(self, targets: list[Any], sources: list[Any], starts: Any, unconnected: str) -> list[Any]:
         b = current()
-        groups = [[s] if isinstance(s, Tensor) else self._variables.get(s, []) for s in sources]
+        groups = [[b.as_value(s)] if isinstance(s, Tensor) else self._variables.get(s, []) for s in sources]
         wanted = list(dict.fromkeys(tensor for tensors in groups for tensor in tensors))
         floats = [y for y in targets if y.dtype.is_float]
         if starts is not None:
@@ -129,14 +129,14 @@ class _Paused:
         self.place = -1
 
     def __enter__(self) -> None:
-        tapes = active_tapes()
+        tapes = recorders()
         if self.tape in tapes and not self.tape._persistent:
             self.place = tapes.index(self.tape)
             tapes.remove(self.tape)
 
     def __exit__(self, *_: object) -> None:
         if self.place >= 0:
-            active_tapes().insert(self.place, self.tape)
+            recorders().insert(self.place, self.tape)
 
 
 def _flatten(structure: Any) -> list[Any]:

@@ -8,13 +8,13 @@ import numpy as np
 
 from pierian.compiler.dtype import as_dtype
 from pierian.compiler.errors import GraphError, ShapeError
-from pierian.compiler.graph.builder import Builder, GraphBuilder, as_constant, current
+from pierian.compiler.graph.builder import Builder, GraphBuilder, as_constant, current, recorders
 from pierian.compiler.graph.constants import Constant
 from pierian.compiler.graph.graph import Graph, VariableDeclaration
 from pierian.compiler.location import capture
 from pierian.compiler.ops.definition import operator_named
 from pierian.compiler.shape import TensorType
-from pierian.eager import EagerBuilder, active_tapes, evaluate, leaf
+from pierian.eager import EagerBuilder, evaluate, leaf
 from pierian.tensor import Tensor
 
 
@@ -80,8 +80,14 @@ class Variable:
 
     def __pierian_value__(self, builder: Builder) -> Tensor:
         """The variable as a tensor of what is being built; a body reads it outside and captures it."""
+        value = self._read_in(builder)
+        for recorder in recorders():
+            recorder.read(self, value)
+        return value
+
+    def _read_in(self, builder: Builder) -> Tensor:
         if builder.outer is not None:
-            return self.__pierian_value__(builder.outer)
+            return self._read_in(builder.outer)
         if isinstance(builder, TraceBuilder) and self.graph is None:
             return builder.read(self)
         if isinstance(builder, EagerBuilder):
@@ -113,8 +119,6 @@ class Variable:
                 f"variable {self.name!r} belongs to a graph and has a value only in a Session",
                 advice="fetch it with Session.run, or session.value(variable)",
             )
-        for tape in active_tapes():
-            tape.read(self, self._tensor)
         return self._tensor
 
     def value(self) -> Tensor:

@@ -83,6 +83,8 @@ class Builder:
         location = self.location or capture()
         types = infer(op, inputs, attributes, bodies, location, name)
         node = self.insert(op, inputs, attributes, types, bodies, name, location)
+        for recorder in recorders():
+            recorder.record(node)
         return node.outputs[0] if len(node.outputs) == 1 else node.outputs
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -413,6 +415,25 @@ def current() -> Builder:
     if _DEFAULT:
         return _DEFAULT[0]()
     raise GraphError("no graph is being built", advice="use `with using(GraphBuilder(graph)):`")
+
+
+def recorders() -> list[Any]:
+    """Whose `record` is called with every node that is made by this thread: the gradient tapes that are recording."""
+    found: list[Any] | None = getattr(_LOCAL, "recorders", None)
+    if found is None:
+        found = _LOCAL.recorders = []
+    return found
+
+
+@contextmanager
+def apart_from_recorders() -> Iterator[None]:
+    """Recorders that there are do not learn of what is made inside; those that begin inside do."""
+    outside = recorders()
+    _LOCAL.recorders = []
+    try:
+        yield
+    finally:
+        _LOCAL.recorders = outside
 
 
 @contextmanager

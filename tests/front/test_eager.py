@@ -75,6 +75,87 @@ def test_tapes_nest_and_persist() -> None:
         tape.gradient(y, x)
 
 
+def test_tapes_record_inside_traced_functions() -> None:
+    """A training step in one function; derivatives of higher order; loops; variables read before and after an assignment."""
+    v = tf.Variable(np.arange(1.0, 5.0, dtype=np.float32))
+    captured = tf.constant(2.0)
+
+    @tf.function
+    def step(x: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch([x, captured])
+            loss = tf.reduce_sum(v * v * x * captured)
+        gradients = tape.gradient(loss, [v, x, captured])
+        v.assign_sub(0.125 * gradients[0])
+        return gradients
+
+    for turn in range(2):
+        value = np.arange(1.0, 5.0) * 0.5**turn
+        dv, dx, dc = step(tf.constant(1.0))
+        assert dv.numpy().tolist() == (4 * value).tolist()
+        assert (float(dx), float(dc)) == (2 * (value**2).sum(), (value**2).sum())
+        assert v.numpy().tolist() == (0.5 * value).tolist()
+
+    @tf.function
+    def second(x: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = x * x * x
+            dy = inner.gradient(y, x)
+        return outer.gradient(dy, x)
+
+    assert float(second(tf.constant(3.0))) == 18.0
+    x = tf.constant(3.0)
+    with tf.GradientTape() as around:
+        around.watch(x)
+        d = second(x)
+    assert float(around.gradient(d, x)) == 6.0
+
+    @tf.function
+    def loop(x: tf.Tensor) -> list[tf.Tensor]:
+        w = tf.constant(5.0)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            _, y = tf.while_loop(
+                lambda i, y: i < 3, lambda i, y: (i + 1, y * x * v[3]), [tf.constant(0), tf.constant(1.0)]
+            )
+        return tape.gradient(y, [x, v, w])
+
+    dx, dv, dw = loop(tf.constant(2.0))  # v[3] is 1
+    assert float(dx) == 12.0 and dv.numpy().tolist() == [0.0, 0.0, 0.0, 24.0] and dw is None
+
+
+def test_a_tape_around_a_function_learns_nothing_of_its_tracing() -> None:
+    v = tf.Variable(3.0)
+
+    @tf.function
+    def f() -> tf.Tensor:
+        return v * v
+
+    for _ in range(2):
+        with tf.GradientTape(persistent=True) as tape:
+            y = f()
+        assert float(tape.gradient(y, v)) == 6.0
+        assert tape._producers and all(value.node.graph is None for value in tape._producers)
+
+
+def test_a_tape_in_a_graph() -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder(tf.float32, [3])
+        w = tf.Variable([1.0, 2.0, 3.0])
+        unrelated = w * 2.0
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(w * w * x)
+        dw, nothing = tape.gradient(loss, [w, unrelated])
+    assert nothing is None
+    with tf.Session(graph) as session:
+        session.run(tf.global_variables_initializer())
+        assert session.run(dw, {x: np.ones(3, np.float32)}).tolist() == [2.0, 4.0, 6.0]
+
+
 def test_a_function_is_traced_once_for_a_signature() -> None:
     seen = []
 
