@@ -36,6 +36,16 @@ class Signature:
         reads = {name: position for position, (name, _) in enumerate(self.reads, len(self.feeds))}
         return [(position, reads.get(name)) for position, (name, _) in enumerate(self.assigns, len(self.fetches))]
 
+    def with_variables(self, reads: Sequence[str], assigns: Sequence[str]) -> Signature:
+        """The same with the last feeds and fetches as values of variables, named so: variables that the graph does not know of."""
+        feeds, fetches = len(self.feeds) - len(reads), len(self.fetches) - len(assigns)
+        return Signature(
+            self.feeds[:feeds],
+            tuple((name, type_) for name, (_, type_) in zip(reads, self.feeds[feeds:], strict=True)),
+            self.fetches[:fetches],
+            tuple((name, type_) for name, (_, type_) in zip(assigns, self.fetches[fetches:], strict=True)),
+        )
+
 
 def close_state(
     graph: Graph,

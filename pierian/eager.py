@@ -2,12 +2,15 @@
 
 A tensor that has not been looked at remembers how it was made. When its value is wanted the history down to values already
 known becomes a graph; the same history (operators, wiring, element types, shapes) finds the code compiled before. The history is
-forgotten once its value is known, and one that grows long is evaluated on the way, so memory stays flat in a loop.
+forgotten once its value is known, and one that grows long is evaluated on the way, so memory stays flat in a loop. Tensors hold how
+they were made, and nothing holds tensors in turn: what nobody looks at any more is free at once, without a search for cycles.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,10 +38,62 @@ _COMPILED: OrderedDict[Any, Callable[[Sequence[Any]], list[Array]]] = OrderedDic
 _LOCK = threading.Lock()
 
 
+class EagerNode(Node):
+    """How tensors without a value are made. It does not hold them: one that nobody holds is made anew when it is asked for."""
+
+    __slots__ = ("_made", "_types")
+
+    def __init__(
+        self,
+        op: Operator,
+        inputs: Sequence[Value],
+        attributes: dict[str, Any],
+        bodies: Sequence[Graph],
+        name: str,
+        location: Location | None,
+        types: Sequence[TensorType],
+    ) -> None:
+        self.op, self.inputs, self.attributes, self.bodies = op, tuple(inputs), attributes, tuple(bodies)
+        self.name, self.location, self.graph = name, location, None
+        self._types = types
+        self._made: list[Callable[[], Tensor | None]] = [_gone] * len(types)
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return tuple([self._output(index) for index in range(len(self._types))])
+
+    def _output(self, index: int) -> Tensor:
+        tensor = self._made[index]()
+        if tensor is not None:
+            return tensor
+        tensor = Tensor(self, index, self._types[index])
+        tensor.depth = 1 + max((value.depth for value in self.inputs if isinstance(value, Tensor)), default=0)
+        self._made[index] = weakref.ref(tensor)
+        return tensor
+
+
+def _gone() -> None:
+    """A reference to nothing."""
+
+
 class EagerBuilder(Builder):
     """Makes nodes that belong to no graph."""
 
     value_type = Tensor
+
+    def apply(
+        self,
+        op: Operator,
+        inputs: Sequence[Value],
+        attributes: dict[str, Any],
+        bodies: Sequence[Graph] = (),
+        name: str | None = None,
+    ) -> Any:
+        made = super().apply(op, inputs, attributes, bodies, name)
+        outputs = made if isinstance(made, tuple) else (made,)
+        if outputs[0].depth > MAX_DEPTH:
+            evaluate(outputs)
+        return made
 
     def insert(
         self,
@@ -49,19 +104,10 @@ class EagerBuilder(Builder):
         bodies: Sequence[Graph],
         name: str | None,
         location: Location | None,
-    ) -> Node:
-        node = Node(op, inputs, attributes, bodies, name or op.name, location)
-        outputs = tuple(Tensor(node, i, type_) for i, type_ in enumerate(types))
-        node.outputs = outputs
+    ) -> tuple[Value, ...]:
         if op.name == "constant":
-            outputs[0].data = attributes["value"].array
-            return node
-        depth = 1 + max((value.depth for value in inputs if isinstance(value, Tensor)), default=0)
-        for output in outputs:
-            output.depth = depth
-        if depth > MAX_DEPTH:
-            evaluate(outputs)
-        return node
+            return (leaf(attributes["value"]),)
+        return EagerNode(op, inputs, attributes, bodies, name or op.name, location, types).outputs
 
     def adopt(self, value: Value) -> Value:
         if value.node.graph is not None:
@@ -78,13 +124,25 @@ class EagerBuilder(Builder):
 
 
 def leaf(array: Any) -> Tensor:
-    """A tensor that is an array."""
+    """A tensor that is an array of the user's: what it holds now."""
     payload = array if isinstance(array, Constant) else Constant(array)
-    node = Node(operator_named("constant"), (), {"value": payload}, (), "constant")
-    tensor = Tensor(node, 0, payload.type)
-    tensor.data = payload.array
-    node.outputs = (tensor,)
+    return computed(payload.array, payload.type)
+
+
+def computed(array: Array, type_: TensorType) -> Tensor:
+    """A tensor that is an array which nobody writes to from now on; but for one who knows that nobody else holds tensor and array.
+
+    What leaves the package is read-only: see `Tensor.numpy`.
+    """
+    tensor = Tensor(_known(), 0, type_)
+    tensor.data = array
     return tensor
+
+
+@functools.lru_cache(maxsize=1)
+def _known() -> Node:
+    """How every tensor is made that is known: it is there."""
+    return Node(operator_named("constant"), (), {}, (), "constant")
 
 
 def evaluate(tensors: Sequence[Value]) -> None:
@@ -109,12 +167,9 @@ def evaluate(tensors: Sequence[Value]) -> None:
 
 def _settle(tensor: Tensor, array: Array) -> None:
     """The tensor is a value from now on; how it was made is forgotten."""
-    array.flags.writeable = False
     tensor.data = array
     tensor.depth = 0
-    node = Node(operator_named("constant"), (), {}, (), tensor.node.name, tensor.node.location)
-    node.outputs = (tensor,)
-    tensor.node = node
+    tensor.node = _known()
     tensor.index = 0
 
 
@@ -144,15 +199,21 @@ def _history(wanted: Sequence[Tensor]) -> tuple[list[Node], list[Tensor]]:
 
 
 def _key(nodes: Sequence[Node], leaves: Sequence[Tensor], wanted: Sequence[Tensor]) -> Any:
-    numbers: dict[int, int] = {id(tensor): i for i, tensor in enumerate(leaves)}
+    known = {id(tensor): number for number, tensor in enumerate(leaves)}
+    first: dict[int, int] = {}  # the number of a node's first output
+    count = len(leaves)
+
+    def number(value: Value) -> int:
+        found = known.get(id(value))
+        return first[id(value.node)] + value.index if found is None else found
+
     parts: list[Any] = [tensor.type for tensor in leaves]
     for node in nodes:
-        inputs = tuple(numbers[id(value)] for value in node.inputs)
         bodies = tuple(structure(body) for body in node.bodies)
-        parts.append((node.op.name, inputs, tuple(node.attributes.items()), bodies))
-        for value in node.outputs:
-            numbers[id(value)] = len(numbers)
-    parts.append(tuple(numbers[id(tensor)] for tensor in wanted))
+        parts.append((node.op.name, tuple(map(number, node.inputs)), tuple(node.attributes.items()), bodies))
+        first[id(node)] = count
+        count += len(node.outputs)
+    parts.append(tuple(map(number, wanted)))
     return tuple(parts)
 
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pierian.compiler.dim import Dim
 from pierian.compiler.dtype import as_dtype
 from pierian.compiler.errors import ArgumentError, DTypeError, PierianError
-from pierian.compiler.graph.builder import apart_from_recorders, as_constant, current, recorders, using
+from pierian.compiler.graph.builder import apart_from_recorders, current, recorders, using
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Value
 from pierian.compiler.location import capture
 from pierian.compiler.shape import TensorType
-from pierian.eager import EagerBuilder, evaluate, leaf
+from pierian.eager import EagerBuilder, computed, evaluate
+from pierian.random import current_seed, draw_from, take_draws
 from pierian.tensor import Tensor
 from pierian.variable import TraceBuilder, Variable, register_trace, unregister_trace
+
+if TYPE_CHECKING:
+    from pierian.runtime.callable import PreparedCall
 
 
 class TensorSpec:
@@ -31,7 +37,16 @@ class TensorSpec:
 
 
 class _Trace:
-    """A traced function body."""
+    """A traced function body.
+
+    Attributes:
+        graph: its operators; variables, tensors from outside and random numbers come in as inputs.
+        inputs: those that the arguments are given to.
+        structure: of the results, with the numbers of `outputs` in the places of tensors.
+        outputs: tensors that are handed back.
+        assigned: new values of variables.
+        seed: of its random numbers; None where it draws none.
+    """
 
     def __init__(self, builder: TraceBuilder, inputs: list[Value], structure: Any, outputs: list[Value]) -> None:
         self.builder = builder
@@ -40,15 +55,73 @@ class _Trace:
         self.structure = structure
         self.outputs = outputs
         self.assigned = builder.assigned()
-        self.call: Callable[[Sequence[Any]], list[Any]] | None = None
+        self.seed = None if builder.draws is None else current_seed()
+        self._types = [value.type if value.type.is_static else None for value in outputs]
+        self._captured: list[Any] = []
+        self._call: PreparedCall | None = None
+
+    def run(self, tensors: list[Any]) -> list[Tensor]:
+        """The outputs for these arguments, as native code computes them; variables have their new values."""
+        call = self._call or self._prepare()
+        arrays = [_array_of(tensor) for tensor in tensors]
+        arrays += self._captured
+        if self.seed is not None:
+            arrays.append(np.array(take_draws(self.builder.drawn), np.int64))
+        found = call(arrays)
+        return [
+            computed(array, type_ or TensorType(value.dtype, array.shape))
+            for array, type_, value in zip(found, self._types, self.outputs, strict=True)
+        ]
+
+    def inline(self, tensors: Sequence[Any]) -> list[Any]:
+        """The outputs, from the same operators applied in what is being built."""
+        b, builder = current(), self.builder
+        given = [*tensors, *builder.reads, *builder.captured]
+        inputs = [*self.inputs, *builder.reads.values(), *builder.captured.values()]
+        mapping: dict[Value, Value] = {inner: b.as_value(outer) for inner, outer in zip(inputs, given, strict=True)}
+        stream = 0
+        if builder.draws is not None:
+            mapping[builder.draws], stream = draw_from(b, builder.drawn)
+        for node in self.graph.nodes:
+            if node.op.name == "placeholder":
+                continue
+            attributes = dict(node.attributes)
+            if node.op.random and stream:
+                attributes["stream"] = stream
+                stream += 1
+            bodies = tuple(body.clone(None, Tensor) for body in node.bodies)
+            made = b.apply(node.op, [mapping[v] for v in node.inputs], attributes, bodies)
+            mapping.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
+        for variable, value in self.assigned.items():
+            variable.assign(mapping[value])
+        return [mapping[value] for value in self.outputs]
+
+    def _prepare(self) -> PreparedCall:
+        """Compile the graph. Variables are updated in place where nobody else holds their values."""
+        from pierian.eager_store import EagerStore
+        from pierian.runtime.callable import prepare
+
+        builder = self.builder
+        evaluate(list(builder.captured))
+        self._captured = [tensor.data for tensor in builder.captured]
+        names = {variable: value.name for variable, value in builder.reads.items()}
+        draws = [] if builder.draws is None else [builder.draws]
+        self._call = prepare(
+            self.graph, [*self.inputs, *builder.captured.values(), *draws], self.outputs,
+            reads={names[variable]: value for variable, value in builder.reads.items()},
+            assigns={names[variable]: value for variable, value in self.assigned.items()},
+            store=EagerStore({name: variable for variable, name in names.items()}),
+        )  # fmt: skip
+        return self._call
 
 
 class Function:
     """A callable that runs a traced graph; made by `function`.
 
     Tensors and arrays among the arguments become inputs; other arguments are part of the signature. Variables are read when the
-    function is called, and assigned together when it has returned. Called while a graph is built, or under a gradient tape, the
-    traced operations are put in place of the call.
+    function is called, and assigned together when it has returned; functions that assign run one after the other. Random numbers
+    are those that the same statements would draw eagerly. Called while a graph is built, or under a gradient tape, the traced
+    operations are put in place of the call.
     """
 
     def __init__(
@@ -61,23 +134,25 @@ class Function:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         tensors: list[Any] = []
-        key = (_signature(args, tensors), _signature(kwargs, tensors))
-        if self.input_signature is not None:
-            key = ("signature", len(tensors))
-        trace = self._traces.get(key)
-        if trace is None:
-            trace = self._traces[key] = self._trace(args, kwargs, tensors)
-        if not isinstance(current(), EagerBuilder) or recorders():
-            return self._inline(trace, tensors)
-        return self._run(trace, tensors)
+        trace = self._find(args, kwargs, tensors)
+        run = trace.run if isinstance(current(), EagerBuilder) and not recorders() else trace.inline
+        return _rebuilt(trace.structure, run(tensors))
 
     def graph(self, *args: Any, **kwargs: Any) -> Graph:
         """The traced graph for these arguments."""
-        tensors: list[Any] = []
-        key = (_signature(args, tensors), _signature(kwargs, tensors))
-        if key not in self._traces:
-            self._traces[key] = self._trace(args, kwargs, tensors)
-        return self._traces[key].graph
+        return self._find(args, kwargs, []).graph
+
+    def _find(self, args: Any, kwargs: Any, tensors: list[Any]) -> _Trace:
+        """The trace for these arguments; their tensors are collected."""
+        key: Any = tuple([_signature(item, tensors) for item in args])
+        if kwargs:
+            key = (key, _signature(kwargs, tensors))
+        if self.input_signature is not None:
+            key = len(tensors)
+        trace = self._traces.get(key)
+        if trace is None or (trace.seed is not None and trace.seed != current_seed()):
+            trace = self._traces[key] = self._trace(args, kwargs, tensors)
+        return trace
 
     def _trace(self, args: Any, kwargs: Any, tensors: Sequence[Any]) -> _Trace:
         graph = Graph(getattr(self, "__name__", "function"), Tensor)
@@ -107,40 +182,8 @@ class Function:
         finally:
             unregister_trace(builder)
         trace = _Trace(builder, inputs, structure, outputs)
-        graph.set_outputs([*outputs, *(value for _, value in trace.assigned)])
+        graph.set_outputs([*outputs, *trace.assigned.values()])
         return trace
-
-    def _run(self, trace: _Trace, tensors: Sequence[Any]) -> Any:
-        from pierian.runtime.callable import prepare
-
-        builder = trace.builder
-        results = [*trace.outputs, *(value for _, value in trace.assigned)]
-        inputs = [*trace.inputs, *builder.reads.values(), *builder.captured.values()]
-        if trace.call is None:
-            trace.call = prepare(trace.graph, inputs, results)
-        outside = [*(variable._eager() for variable in builder.reads), *builder.captured]
-        evaluate([tensor for tensor in (*tensors, *outside) if isinstance(tensor, Tensor)])
-        arrays = [_array_of(tensor) for tensor in (*tensors, *outside)]
-        found = [leaf(array) for array in trace.call(arrays)]
-        for (variable, _), value in zip(trace.assigned, found[len(trace.outputs) :], strict=True):
-            variable._replace(value)
-        return _rebuilt(trace.structure, found)
-
-    def _inline(self, trace: _Trace, tensors: Sequence[Any]) -> Any:
-        b = current()
-        builder = trace.builder
-        given = [*tensors, *builder.reads, *builder.captured]
-        inputs = [*trace.inputs, *builder.reads.values(), *builder.captured.values()]
-        mapping: dict[Value, Value] = {inner: b.as_value(outer) for inner, outer in zip(inputs, given, strict=True)}
-        for node in trace.graph.nodes:
-            if node.op.name == "placeholder":
-                continue
-            bodies = tuple(body.clone(None, Tensor) for body in node.bodies)
-            made = b.apply(node.op, [mapping[v] for v in node.inputs], dict(node.attributes), bodies)
-            mapping.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
-        for variable, value in trace.assigned:
-            variable.assign(mapping[value])
-        return _rebuilt(trace.structure, [mapping[value] for value in trace.outputs])
 
 
 def function(python_function: Any = None, *, input_signature: Sequence[TensorSpec] | None = None) -> Any:
@@ -160,16 +203,16 @@ def function(python_function: Any = None, *, input_signature: Sequence[TensorSpe
 
 
 def _is_tensor(item: Any) -> bool:
-    return isinstance(item, Tensor) or (
+    return isinstance(item, (Tensor, np.ndarray)) or (
         hasattr(item, "dtype") and hasattr(item, "__array__") and not isinstance(item, Variable)
     )
 
 
 def _signature(item: Any, tensors: list[Any]) -> Any:
-    """A hashable picture of arguments; tensors are collected on the way."""
+    """A hashable picture of an argument; tensors are collected on the way."""
     if _is_tensor(item):
         tensors.append(item)
-        return ("tensor", _type_of(item))
+        return _type_of(item)
     if isinstance(item, dict):
         return ("dict", tuple((key, _signature(value, tensors)) for key, value in item.items()))
     if isinstance(item, (list, tuple)):
@@ -182,11 +225,24 @@ def _signature(item: Any, tensors: list[Any]) -> Any:
 
 
 def _type_of(item: Any) -> TensorType:
-    return item.type if isinstance(item, Tensor) else as_constant(item, None).type
+    if isinstance(item, Tensor):
+        return item.type
+    array = item if isinstance(item, np.ndarray) else np.asarray(item)
+    return _array_type(array.dtype, array.shape)
+
+
+@functools.lru_cache(maxsize=1024)
+def _array_type(dtype: Any, shape: tuple[int, ...]) -> TensorType:
+    return TensorType(as_dtype(dtype), shape)
 
 
 def _array_of(item: Any) -> Any:
-    return item.data if isinstance(item, Tensor) else as_constant(item, None).array
+    """The array of an argument; another library's as it is."""
+    if not isinstance(item, Tensor):
+        return item
+    if item.data is None:
+        evaluate([item])
+    return item.data
 
 
 def _relaxed(graph: Graph, spec: TensorSpec, given: TensorType, name: str) -> TensorType:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from pierian.compiler.dtype import as_dtype
-from pierian.compiler.graph.builder import GraphBuilder, current
+from pierian.compiler.graph.builder import Builder, GraphBuilder, current
 from pierian.compiler.graph.constants import Constant
 from pierian.compiler.graph.graph import Graph, VariableDeclaration
+from pierian.compiler.graph.node import Value
 from pierian.compiler.ops.definition import operator_named
 from pierian.compiler.shape import TensorType
 from pierian.tensor import Tensor
+from pierian.variable import trace_of
 
 _STATE = {"seed": 0, "draws": 0}
 _LOCK = threading.Lock()
@@ -25,6 +27,11 @@ def set_seed(seed: int) -> None:
     """Start the random numbers of this process over from a seed."""
     with _LOCK:
         _STATE.update(seed=int(seed), draws=0)
+
+
+def current_seed() -> int:
+    """The seed that random numbers start from where the draw is given none."""
+    return _STATE["seed"]
 
 
 def uniform(
@@ -50,23 +57,36 @@ def normal(
 def _draw(name: str, shape: Any, dtype: Any, seed: int | None, **attributes: Any) -> Tensor:
     builder = current()
     sizes = tuple(shape) if isinstance(shape, (list, tuple)) else (shape,)
-    with _LOCK:
-        stream = _STATE["draws"]
-        _STATE["draws"] += 1
     key = _STATE["seed"] if seed is None else int(seed)
-    if isinstance(builder, GraphBuilder):
-        root = builder.graph
-        while root.parent is not None:
-            root = root.parent
-        state = builder.as_value(_graph_counter(root))
-        stream = sum(node.op.random for node in root.walk())
-    else:
-        # Eagerly the number of the draw is the state, so that the compiled code is the same for each.
-        state = builder.constant(np.int64(stream))
-        stream = 0
+    state, stream = draw_from(builder)
     return builder.call(
         operator_named(name), (state,), {"shape": sizes, "dtype": dtype, "seed": key, "stream": stream, **attributes}
     )
+
+
+def draw_from(builder: Builder, count: int = 1) -> tuple[Value, int]:
+    """State and stream of the next draw, or of the first of several.
+
+    Eagerly and in traced functions the number of the draw is the state: the compiled code is the same for each, and a function draws
+    what its statements would draw outside it. In a graph the number of the run is the state, and each draw a stream.
+    """
+    if not isinstance(builder, GraphBuilder):
+        return builder.constant(np.int64(take_draws(count))), 0
+    trace = trace_of(builder)
+    if trace is not None:
+        return builder.as_value(trace.draw(count)), 0
+    root = builder.graph
+    while root.parent is not None:
+        root = root.parent
+    return builder.as_value(_graph_counter(root)), sum(node.op.random for node in root.walk())
+
+
+def take_draws(count: int) -> int:
+    """The number of the next draw; `count` of them are taken."""
+    with _LOCK:
+        first = _STATE["draws"]
+        _STATE["draws"] += count
+    return first
 
 
 def _graph_counter(graph: Graph) -> Any:

@@ -97,6 +97,7 @@ class Tensor(Value):
 
             evaluate([self])
         assert self.data is not None
+        self.data.flags.writeable = False  # others may hold it from now on
         return self.data
 
     def item(self) -> Any:

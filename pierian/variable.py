@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pierian.compiler.dtype import as_dtype
-from pierian.compiler.errors import GraphError, ShapeError
+from pierian.compiler.dtype import as_dtype, int64
+from pierian.compiler.errors import ExecutionError, GraphError, ShapeError
+from pierian.compiler.forks import lock_across_forks
 from pierian.compiler.graph.builder import Builder, GraphBuilder, as_constant, current, recorders
 from pierian.compiler.graph.constants import Constant
 from pierian.compiler.graph.graph import Graph, VariableDeclaration
@@ -16,6 +17,9 @@ from pierian.compiler.ops.definition import operator_named
 from pierian.compiler.shape import TensorType
 from pierian.eager import EagerBuilder, evaluate, leaf
 from pierian.tensor import Tensor
+
+# Held by whoever gives variables new values eagerly.
+ASSIGNING = lock_across_forks()
 
 
 class Variable:
@@ -58,7 +62,7 @@ class Variable:
             self._read: Tensor | None = None
         else:
             self.name = name or "Variable"
-            self._tensor = leaf(initial)
+            self._tensor: Tensor | None = leaf(initial)
 
     # --- facts -----------------------------------------------------------------------------------------------
 
@@ -91,7 +95,7 @@ class Variable:
         if isinstance(builder, TraceBuilder) and self.graph is None:
             return builder.read(self)
         if isinstance(builder, EagerBuilder):
-            return self._eager()
+            return self.eager_value()
         assert isinstance(builder, GraphBuilder)
         root = _root(builder.graph)
         outer = trace_of(builder)
@@ -113,13 +117,24 @@ class Variable:
         assert self._read is not None
         return self._read
 
-    def _eager(self) -> Tensor:
+    def eager_value(self) -> Tensor:
+        """The tensor that is the value of a variable made eagerly; a run that is writing it is waited for.
+
+        Raises:
+            GraphError: the variable belongs to a graph.
+        """
         if self.graph is not None:
             raise GraphError(
                 f"variable {self.name!r} belongs to a graph and has a value only in a Session",
                 advice="fetch it with Session.run, or session.value(variable)",
             )
-        return self._tensor
+        tensor = self._tensor
+        if tensor is None:
+            with ASSIGNING:
+                tensor = self._tensor
+            if tensor is None:
+                raise ExecutionError(f"variable {self.name!r} is read by what interrupts its assignment")
+        return tensor
 
     def value(self) -> Tensor:
         """The current value as a tensor."""
@@ -131,7 +146,7 @@ class Variable:
 
     def numpy(self) -> Any:
         """The current value as a NumPy array (eager variables)."""
-        return self._eager().numpy()
+        return self.eager_value().numpy()
 
     # --- assigning -------------------------------------------------------------------------------------------
 
@@ -178,11 +193,9 @@ class Variable:
         return found
 
     def _replace(self, tensor: Tensor) -> None:
-        if tensor is self._tensor:
-            return
         evaluate([tensor])
-        assert tensor.data is not None
-        self._tensor = leaf(_frozen(tensor.data))
+        with ASSIGNING:
+            self._tensor = tensor
 
     def assign_add(self, delta: Any, name: str | None = None) -> Any:
         """Add to the value."""
@@ -213,8 +226,7 @@ class Variable:
     def __repr__(self) -> str:
         if self.graph is not None:
             return f"<tf.Variable '{self.name}:0' shape={self.shape} dtype={self.dtype}>"
-        array = self._tensor.data
-        assert array is not None
+        array = self.eager_value()._value()
         text = str(array) if array.ndim == 0 else repr(array)
         return f"<tf.Variable '{self.name}:0' shape={self.shape} dtype={self.dtype}, numpy={text}>"
 
@@ -222,10 +234,10 @@ class Variable:
         return np.asarray(self.numpy(), dtype=dtype)
 
     def __float__(self) -> float:
-        return float(self._eager())
+        return float(self.eager_value())
 
     def __int__(self) -> int:
-        return int(self._eager())
+        return int(self.eager_value())
 
     def __bool__(self) -> bool:
         return bool(self.value())
@@ -266,6 +278,8 @@ class TraceBuilder(GraphBuilder):
         self.reads: dict[Variable, Tensor] = {}
         self.current_values: dict[Variable, Tensor] = {}
         self.captured: dict[Tensor, Tensor] = {}
+        self.draws: Tensor | None = None
+        self.drawn = 0
 
     def read(self, variable: Variable) -> Tensor:
         """The variable's value at this point of the traced function."""
@@ -291,9 +305,19 @@ class TraceBuilder(GraphBuilder):
             return found
         return super().adopt(value)
 
-    def assigned(self) -> list[tuple[Variable, Tensor]]:
+    def draw(self, count: int = 1) -> Tensor:
+        """The number of the first of `count` draws of random numbers, counted on from where the generator stands at the call."""
+        if self.draws is None:
+            draws = self.placeholder(TensorType(int64, ()), "draws")
+            assert isinstance(draws, Tensor)
+            self.draws = draws
+        number: Tensor = self.add(self.draws, self.constant(np.int64(self.drawn)))
+        self.drawn += count
+        return number
+
+    def assigned(self) -> dict[Variable, Tensor]:
         """Variables that leave the function with another value."""
-        return [(v, value) for v, value in self.current_values.items() if value is not self.reads[v]]
+        return {v: value for v, value in self.current_values.items() if value is not self.reads[v]}
 
 
 _TRACES: dict[int, TraceBuilder] = {}
@@ -318,11 +342,6 @@ def _root(graph: Graph) -> Graph:
     while graph.parent is not None:
         graph = graph.parent
     return graph
-
-
-def _frozen(array: Any) -> Any:
-    array.flags.writeable = False
-    return array
 
 
 def _initial(value: Any, dtype: Any) -> Constant:

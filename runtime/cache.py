@@ -20,7 +20,7 @@ import platform
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,9 +199,9 @@ def default_cache() -> ProgramCache | None:
     return ProgramCache(folder, (int(text) if text.isdigit() else 512) << 20)
 
 
-def program_key(graph: Graph, options: CompileOptions) -> str:
-    """The key of a closed graph."""
-    return key_of(repr(options).encode(), graph_digest(graph))
+def program_key(graph: Graph, options: CompileOptions, updates: Sequence[tuple[int, int | None]] = ()) -> str:
+    """The key of a closed graph, some of whose results replace variables (see `Signature.updates`)."""
+    return key_of(repr((options, tuple(updates))).encode(), graph_digest(graph))
 
 
 def key_of(*parts: bytes) -> str:

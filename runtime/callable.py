@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Value
 from pierian.compiler.options import CompileOptions
 from pierian.runtime.bind import as_array, solve_sizes
-from pierian.runtime.compilation import Runnable, compile_for_calls
+from pierian.runtime.compilation import NO_VALUES, Runnable, compile_for_calls
 from pierian.runtime.executable import Executable
-from pierian.runtime.variables import Access, VariableStore
+from pierian.runtime.variables import Access, Store
 
 if TYPE_CHECKING:
     from pierian.compiler.compile import Compiled
@@ -32,7 +32,7 @@ class PreparedCall:
         plain: for graphs without state, what gives the results for a tuple of arrays that fit as they are, else None.
     """
 
-    def __init__(self, compiled: Runnable | Compiled, store: VariableStore | None, threads: int | None = None) -> None:
+    def __init__(self, compiled: Runnable | Compiled, store: Store | None, threads: int | None = None) -> None:
         signature = compiled.signature
         self.compiled = compiled
         self.executable = Executable(compiled.image, compiled.program, threads, len(signature.assigns))
@@ -103,6 +103,13 @@ def prepare(
     outputs: Sequence[Value],
     threads: int | None = None,
     options: CompileOptions | None = None,
-) -> Callable[[Sequence[Any]], list[Array]]:
-    """Compile a graph without variables; the result takes the inputs' arrays and gives the outputs'."""
-    return PreparedCall(compile_for_calls(graph, options, feeds=inputs, fetches=outputs), None, threads)
+    reads: Mapping[str, Value] = NO_VALUES,
+    assigns: Mapping[str, Value] = NO_VALUES,
+    store: Store | None = None,
+) -> PreparedCall:
+    """Compile a graph without variables of its own; the result takes the inputs' arrays and gives the outputs'.
+
+    `reads` are inputs whose values come from a store, and `assigns` outputs that go there, by the names of its variables.
+    """
+    compiled = compile_for_calls(graph, options, feeds=inputs, fetches=outputs, reads=reads, assigns=assigns)
+    return PreparedCall(compiled, store, threads)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pierian.compiler.frozen import frozen
@@ -16,6 +17,8 @@ from pierian.runtime.cache import Stored, default_cache, key_of, program_key, st
 if TYPE_CHECKING:
     from pierian.compiler.codegen.link import LinkedCode
     from pierian.compiler.codegen.module import Image
+
+NO_VALUES: Mapping[str, Value] = MappingProxyType({})
 
 
 @frozen
@@ -40,12 +43,19 @@ def compile_for_calls(
     feeds: Sequence[Value],
     fetches: Sequence[Value],
     effects: Sequence[Value] = (),
+    reads: Mapping[str, Value] = NO_VALUES,
+    assigns: Mapping[str, Value] = NO_VALUES,
 ) -> Runnable:
-    """What `compile_graph` gives, as far as calls need it; from disk where an earlier process has compiled the same."""
+    """What `compile_graph` gives, as far as calls need it; from disk where an earlier process has compiled the same.
+
+    `reads` are more values to feed and `assigns` more to fetch: those of variables that the graph does not know of, by name.
+    """
     options = options or CompileOptions()
-    closed, signature = close_for_compilation(graph, feeds, fetches, effects)
+    closed, signature = close_for_compilation(graph, [*feeds, *reads.values()], [*fetches, *assigns.values()], effects)
+    if reads or assigns:
+        signature = signature.with_variables(tuple(reads), tuple(assigns))
     cache = default_cache()
-    key = program_key(closed, options) if cache is not None else ""
+    key = program_key(closed, options, signature.updates()) if cache is not None else ""
     found = cache.load(key) if cache is not None else None
     if found is not None:
         return Runnable(signature, found.interface, found)

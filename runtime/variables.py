@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -70,6 +70,25 @@ class Access:
         self.held_by_none = _HELD_TWICE * len(
             self.assigns
         )  # references to all targets, while the store alone holds them
+
+
+class Store(Protocol):
+    """Where a prepared call finds the values of its variables. Runs that assign hold `lock` from `begin` to `end`."""
+
+    @property
+    def lock(self) -> Any: ...
+
+    def values(self, names: Iterable[str]) -> Sequence[Array]:
+        """Current values, all of one moment."""
+        ...
+
+    def begin(self, access: Access) -> tuple[Sequence[Array], Sequence[Array], Callable[[], Any] | None]:
+        """The values read, the arrays for new values, and what makes these the variables' own; None where they are already."""
+        ...
+
+    def end(self) -> None:
+        """The run that began is over, whatever happened."""
+        ...
 
 
 class VariableStore:

@@ -18,7 +18,7 @@ from pierian.compiler.dtype import DType, as_dtype, bool_, float32, float64, int
 from pierian.compiler.errors import ArgumentError, DTypeError, GraphError, PierianError, ShapeError
 from pierian.compiler.graph.constants import Constant
 from pierian.compiler.graph.graph import Graph
-from pierian.compiler.graph.node import Node, Value
+from pierian.compiler.graph.node import Value
 from pierian.compiler.graph.operator import Operator
 from pierian.compiler.location import Location, capture
 from pierian.compiler.shape import TensorType
@@ -55,8 +55,8 @@ class Builder:
         bodies: Sequence[Graph],
         name: str | None,
         location: Location | None,
-    ) -> Node:
-        """Make the node."""
+    ) -> tuple[Value, ...]:
+        """Make the node; what it gives."""
         raise NotImplementedError(f"{type(self).__name__} must say where nodes go")
 
     def adopt(self, value: Value) -> Value:
@@ -82,10 +82,10 @@ class Builder:
         """Apply `op` to values: infer the types and make the node."""
         location = self.location or capture()
         types = infer(op, inputs, attributes, bodies, location, name)
-        node = self.insert(op, inputs, attributes, types, bodies, name, location)
+        outputs = self.insert(op, inputs, attributes, types, bodies, name, location)
         for recorder in recorders():
-            recorder.record(node)
-        return node.outputs[0] if len(node.outputs) == 1 else node.outputs
+            recorder.record(outputs[0].node)
+        return outputs[0] if len(outputs) == 1 else outputs
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
@@ -241,11 +241,11 @@ class GraphBuilder(Builder):
         bodies: Sequence[Graph],
         name: str | None,
         location: Location | None,
-    ) -> Node:
+    ) -> tuple[Value, ...]:
         base = name or op.name
         if self.scopes:
             base = "/".join((*self.scopes, base))
-        return self.graph.add_node(op, inputs, attributes, types, bodies, base, location)
+        return self.graph.add_node(op, inputs, attributes, types, bodies, base, location).outputs
 
     def adopt(self, value: Value) -> Value:
         graph = value.node.graph
