@@ -4,6 +4,7 @@ the same seed."""
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,17 @@ from pierian.compiler.graph.builder import Builder, GraphBuilder, current
 from pierian.compiler.graph.constants import Constant
 from pierian.compiler.graph.graph import Graph, VariableDeclaration
 from pierian.compiler.graph.node import Value
+from pierian.compiler.ops.control import turn_of
 from pierian.compiler.ops.definition import operator_named
 from pierian.compiler.shape import TensorType
 from pierian.tensor import Tensor
-from pierian.variable import trace_of
+from pierian.variable import TraceBuilder
 
 _STATE = {"seed": 0, "draws": 0}
 _LOCK = threading.Lock()
 _COUNTER = "random/counter"
+# Streams that draws in a graph have taken, also those in bodies that it does not hold yet.
+_STREAMS: weakref.WeakKeyDictionary[Graph, int] = weakref.WeakKeyDictionary()
 
 
 def set_seed(seed: int) -> None:
@@ -68,17 +72,27 @@ def draw_from(builder: Builder, count: int = 1) -> tuple[Value, int]:
     """State and stream of the next draw, or of the first of several.
 
     Eagerly and in traced functions the number of the draw is the state: the compiled code is the same for each, and a function draws
-    what its statements would draw outside it. In a graph the number of the run is the state, and each draw a stream.
+    what its statements would draw outside it. In a graph the number of the run is the state, and each draw a stream. In loops the
+    upper half of the state counts the turns.
     """
-    if not isinstance(builder, GraphBuilder):
-        return builder.constant(np.int64(take_draws(count))), 0
-    trace = trace_of(builder)
-    if trace is not None:
-        return builder.as_value(trace.draw(count)), 0
-    root = builder.graph
-    while root.parent is not None:
-        root = root.parent
-    return builder.as_value(_graph_counter(root)), sum(node.op.random for node in root.walk())
+    outermost = builder
+    while outermost.outer is not None:
+        outermost = outermost.outer
+    stream = 0
+    if isinstance(outermost, TraceBuilder):
+        state: Value = outermost.draw(count)
+    elif isinstance(outermost, GraphBuilder):
+        graph = outermost.graph
+        state = _graph_counter(graph)
+        stream = max(_STREAMS.get(graph, 0), sum(node.op.random for node in graph.walk()))
+        _STREAMS[graph] = stream + count
+    else:
+        state = outermost.constant(np.int64(take_draws(count)))
+    state = builder.as_value(state)
+    turn = turn_of(builder)
+    if turn is not None:
+        state = builder.add(state, builder.multiply(turn, builder.constant(np.int64(1 << 32))))
+    return state, stream
 
 
 def take_draws(count: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pierian.compiler.dim import Dim, definitely_differ
-from pierian.compiler.dtype import bool_
+from pierian.compiler.dtype import bool_, int64
 from pierian.compiler.errors import ArgumentError, DTypeError, ShapeError
 from pierian.compiler.graph.builder import Builder, GraphBuilder, using
 from pierian.compiler.graph.graph import Graph
@@ -21,6 +21,7 @@ from pierian.compiler.ops.definition import Tensor, operator
 from pierian.compiler.shape import TensorType
 
 Types = Sequence[TensorType]
+_COUNT = TensorType(int64, ())
 
 
 def _output_types(body: Graph) -> list[TensorType]:
@@ -150,12 +151,21 @@ def _scan_gradient(b: Any, node: Node, *dys: Value | None) -> Sequence[Value | N
 
 
 class BodyBuilder(GraphBuilder):
-    """Traces a body. A value from outside becomes a parameter; `captures` says which parameter stands for what outside."""
+    """Traces a body.
 
-    def __init__(self, graph: Graph, outer: Builder) -> None:
+    Attributes:
+        outer: what builds around it.
+        captures: which parameter stands for what value from outside.
+        turns: whether it is the body of a loop.
+        turn: the parameter that counts the loop's turns, once it has been asked for (see `turn_of`).
+    """
+
+    def __init__(self, graph: Graph, outer: Builder, turns: bool = False) -> None:
         super().__init__(graph)
         self.outer: Builder = outer
-        self.captures: dict[Value, Value] = {}  # outside -> parameter
+        self.captures: dict[Value, Value] = {}
+        self.turns = turns
+        self.turn: Value | None = None
 
     def adopt(self, value: Value) -> Value:
         if value.node.graph is self.graph:
@@ -175,18 +185,23 @@ def trace_body(
     types: Sequence[TensorType],
     name: str,
     value_type: type[Value] | None = None,
+    turns: bool = False,
 ) -> BodyBuilder:
     """Trace `function` of parameters of the given types; its results are the body's outputs."""
     graph = Graph(name, value_type or b.value_type)
     graph.parent = b.graph
-    builder = BodyBuilder(graph, b)
+    builder = BodyBuilder(graph, b, turns)
     parameters = [builder.placeholder(type_, f"p{i}") for i, type_ in enumerate(types)]
     with using(builder):
         results = function(*parameters)
         listed = results if isinstance(results, (list, tuple)) else (results,)
         values = [builder.as_value(result) for result in listed]
-    graph.set_outputs(values, [f"r{i}" for i in range(len(values))])
+    _set_results(graph, values)
     return builder
+
+
+def _set_results(graph: Graph, values: Sequence[Value]) -> None:
+    graph.set_outputs(values, [f"r{i}" for i in range(len(values))])
 
 
 def close_bodies(bodies: Sequence[BodyBuilder]) -> list[Value]:
@@ -200,6 +215,51 @@ def close_bodies(bodies: Sequence[BodyBuilder]) -> list[Value]:
         body.graph.inputs = [*own, *(body.captures[value] for value in captured)]
         body.graph.parent = None
     return captured
+
+
+# Turns of a loop inside another one that are told from those in the next turn of the outer one.
+INNER_TURNS = 1 << 16
+
+
+def turn_of(b: Builder) -> Value | None:
+    """A number that differs from turn to turn of the loops around what is being built, as an int64; None outside loops.
+
+    A loop that is asked has the count as one more variable. Of loops in loops, turns beyond `INNER_TURNS` repeat numbers.
+    """
+    if not isinstance(b, BodyBuilder):
+        return None
+    if b.turns:
+        return _count_turns(b) if b.turn is None else b.turn
+    around = turn_of(b.outer)
+    return None if around is None else b.adopt(around)
+
+
+def _count_turns(body: BodyBuilder) -> Value:
+    """Give a body the count as a parameter; behind those it has, and before what it captures."""
+    body.turn = body.placeholder(_COUNT, "turn")
+    return body.turn
+
+
+def _first_turn(b: Builder) -> Value:
+    around = turn_of(b)
+    if around is None:
+        return b.constant(np.int64(0))
+    first: Value = b.multiply(around, b.constant(np.int64(INNER_TURNS)))
+    return first
+
+
+def _next_turn(body: BodyBuilder) -> Value:
+    turn = body.turn
+    assert turn is not None
+    with using(body):
+        following: Value = body.add(turn, body.constant(np.int64(1)))
+    return following
+
+
+def _without(made: tuple[Value, ...], position: int) -> Any:
+    """What an operator gives but for one result."""
+    rest = (*made[:position], *made[position + 1 :])
+    return rest[0] if len(rest) == 1 else rest
 
 
 def build_cond(b: Builder, predicate: Any, true_function: Callable[[], Any], false_function: Callable[[], Any]) -> Any:
@@ -220,10 +280,21 @@ def build_while(
     """The loop variables after `body` was repeated while `condition` held; both are functions of the variables."""
     start = [b.as_value(value) for value in initial]
     types = [value.type for value in start]
-    bodies = [trace_body(b, condition, types, "condition"), trace_body(b, body, types, "body")]
+    bodies = [
+        trace_body(b, condition, types, "condition", turns=True), trace_body(b, body, types, "body", turns=True)
+    ]  # fmt: skip
+    counted = any(one.turn is not None for one in bodies)
+    if counted:
+        for one in bodies:
+            if one.turn is None:
+                _count_turns(one)
+        graph = bodies[1].graph
+        _set_results(graph, [*graph.outputs, _next_turn(bodies[1])])
+        start.append(_first_turn(b))
     captured = close_bodies(bodies)
     attributes = {"state": len(start), "maximum_iterations": maximum_iterations}
-    return b.apply(while_loop, (*start, *captured), attributes, [one.graph for one in bodies])
+    made = b.apply(while_loop, (*start, *captured), attributes, [one.graph for one in bodies])
+    return _without(made, len(start) - 1) if counted else made
 
 
 def build_scan(
@@ -243,10 +314,18 @@ def build_scan(
         length = scanned[0].shape[0]
     types = [value.type for value in start]
     types += [TensorType(value.dtype, value.shape[1:]) for value in scanned]
-    body = trace_body(b, function, types, "step")
+    body = trace_body(b, function, types, "step", turns=True)
+    states = len(start)
+    if body.turn is not None:
+        graph, turn = body.graph, body.turn
+        parameters = [value for value in graph.inputs if value is not turn]
+        graph.inputs = [*parameters[:states], turn, *parameters[states:]]
+        _set_results(graph, [*graph.outputs[:states], _next_turn(body), *graph.outputs[states:]])
+        start.append(_first_turn(b))
     captured = close_bodies([body])
     attributes = {"state": len(start), "sequences": len(scanned), "length": length, "reverse": reverse}
-    return b.apply(scan, (*start, *scanned, *captured), attributes, [body.graph])
+    made = b.apply(scan, (*start, *scanned, *captured), attributes, [body.graph])
+    return _without(made, states) if body.turn is not None else made
 
 
 # --- reference -------------------------------------------------------------------------------------------------

@@ -321,3 +321,46 @@ def test_threads_see_whole_values_and_lose_no_update() -> None:
     for thread in readers:
         thread.join()
     assert not failures and np.all(v.numpy() == 801)
+
+
+def test_loops_draw_anew_in_each_turn() -> None:
+    """In graphs, eagerly and in functions; two draws in a body; a loop in a loop; gradients see the numbers that were drawn."""
+    xs = np.ones((5, 3), np.float32)
+
+    def scanned(xs: tf.Tensor) -> tf.Tensor:
+        def step(total: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            a, b = tf.random.uniform([3]), tf.random.uniform([3])
+            _, c = tf.scan(lambda s, one: (s, one * tf.random.uniform([3])), total, tf.stack([x, x]))
+            return total + x * a, [a, b, c[0], c[1]]
+
+        total, parts = tf.scan(step, tf.zeros([3]), xs)
+        return [total, *parts]
+
+    def looped(x: tf.Tensor) -> tf.Tensor:
+        return tf.while_loop(
+            lambda i, y: i < 4, lambda i, y: (i + 1, tf.concat([y[3:], x * tf.random.uniform([3])], 0)),
+            [tf.constant(0), tf.zeros([12])],
+        )[1]  # fmt: skip
+
+    graph = tf.Graph()
+    with graph.as_default():
+        in_graph = [*scanned(tf.constant(xs)), looped(tf.constant(xs[0]))]
+    with tf.Session(graph) as session:
+        runs = [session.run(in_graph) for _ in range(2)]
+    x = tf.constant(xs)
+    runs += [[one.numpy() for one in (*scanned(x), looped(x[0]))] for _ in range(2)]
+    tf.random.set_seed(0)
+    function = tf.function(lambda x: [*scanned(x), looped(x[0])])
+    runs += [[one.numpy() for one in function(x)] for _ in range(2)]
+    for total, *drawn in runs:
+        numbers = np.concatenate([one.ravel() for one in drawn])
+        assert len(np.unique(numbers)) == numbers.size == 72
+        assert np.allclose(total, drawn[0].sum(0))
+    everything = [np.concatenate([one.ravel() for one in run]) for run in runs]
+    assert len({one.tobytes() for one in everything[:4]}) == 4
+    assert np.array_equal(everything[2:4], everything[4:])  # a function draws what its statements would
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        total, a, *_ = scanned(x)
+        loss = tf.reduce_sum(total)
+    assert np.array_equal(tape.gradient(loss, x).numpy(), a.numpy())
