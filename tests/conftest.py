@@ -1,7 +1,9 @@
 """All tests check graphs after every pass. `--update-golden` writes golden files anew; look at the difference."""
 
+import gc
 import os
 import platform
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +32,23 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert path.read_text() == text, f"{name} has changed; run pytest --update-golden if that is meant"
 
     return compare
+
+
+@pytest.fixture
+def peak_of() -> Callable[[Callable[[], object]], int]:
+    """The most bytes, arrays included, that a call holds at once of those that it allocates; nothing looks for cycles meanwhile."""
+
+    def measure(call: Callable[[], object]) -> int:
+        gc.disable()
+        tracemalloc.start()
+        try:
+            call()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+
+    return measure
 
 
 @pytest.fixture
