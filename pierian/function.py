@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,6 +138,10 @@ class Function:
         trace = self._find(args, kwargs, tensors)
         run = trace.run if isinstance(current(), EagerBuilder) and not recorders() else trace.inline
         return _rebuilt(trace.structure, run(tensors))
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """As a method of a class: the instance is the first argument, and part of the signature."""
+        return self if instance is None else MethodType(self, instance)
 
     def graph(self, *args: Any, **kwargs: Any) -> Graph:
         """The traced graph for these arguments."""

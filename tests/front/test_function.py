@@ -112,6 +112,23 @@ def test_a_tape_around_a_function_learns_nothing_of_its_tracing() -> None:
         assert tape._producers and all(value.node.graph is None for value in tape._producers)
 
 
+def test_methods_are_traced_for_each_instance() -> None:
+    class Layer:
+        def __init__(self, scale: float) -> None:
+            self.scale = tf.Variable(scale)
+
+        @tf.function
+        def apply(self, x: tf.Tensor, times: int = 1) -> tf.Tensor:
+            return self.scale * x * float(times)
+
+    first, second = Layer(2.0), Layer(3.0)
+    x = tf.constant(5.0)
+    assert [float(layer.apply(x)) for layer in (first, second, first)] == [10.0, 15.0, 10.0]
+    assert float(second.apply(x, times=2)) == 30.0
+    first.scale.assign(7.0)
+    assert float(first.apply(x)) == 35.0
+
+
 def test_arrays_of_any_layout_are_arguments() -> None:
     @tf.function
     def double(a: tf.Tensor) -> tf.Tensor:
