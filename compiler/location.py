@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from types import CodeType
 
-_PACKAGE = __name__.partition(".")[0] + "."
+_PACKAGE = __name__.partition(".")[0]
+_INSIDE = _PACKAGE + "."
 
 
 class Location:
@@ -59,8 +60,12 @@ class Location:
 def capture() -> Location:
     """The place of the innermost frame outside this package."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and _is_internal(frame.f_globals.get("__name__", "")):
-        frame = frame.f_back
+    while True:
+        module = frame.f_globals.get("__name__", "")
+        outer = frame.f_back
+        if outer is None or not (module.startswith(_INSIDE) or module == _PACKAGE):
+            break
+        frame = outer
     location = Location()
     location._code = frame.f_code
     location._lasti = frame.f_lasti
@@ -88,10 +93,6 @@ def describe(location: Location | None) -> str:
     if location is None:
         return ""
     return ", ".join(f"{leaf.file}:{leaf.line}" for leaf in location.leaves() if leaf.line or leaf.file)
-
-
-def _is_internal(module: str) -> bool:
-    return module.startswith(_PACKAGE) or module == _PACKAGE[:-1]
 
 
 def _line_of(code: CodeType, lasti: int) -> int:

@@ -9,6 +9,7 @@ they were made, and nothing holds tensors in turn: what nobody looks at any more
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import weakref
 from collections import OrderedDict
@@ -17,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from pierian.compiler.graph.builder import Builder, GraphBuilder, set_default_builder
+from pierian.compiler.dtype import DType
+from pierian.compiler.graph.builder import Builder, GraphBuilder, as_constant, set_default_builder
 from pierian.compiler.graph.constants import Constant
 from pierian.compiler.graph.graph import Graph
 from pierian.compiler.graph.node import Node, Value
@@ -67,7 +69,11 @@ class EagerNode(Node):
         if tensor is not None:
             return tensor
         tensor = Tensor(self, index, self._types[index])
-        tensor.depth = 1 + max((value.depth for value in self.inputs if isinstance(value, Tensor)), default=0)
+        for value in self.inputs:
+            assert isinstance(value, Tensor)
+            if value.depth >= tensor.depth:
+                tensor.depth = value.depth + 1
+        tensor.depth = tensor.depth or 1
         self._made[index] = weakref.ref(tensor)
         return tensor
 
@@ -119,8 +125,20 @@ class EagerBuilder(Builder):
             )  # fmt: skip
         return value
 
-    def _is_alive(self, value: Value) -> bool:
-        return False  # every scalar is a value of its own, so that none outlives its use
+    def constant(self, value: Any, dtype: DType | str | None = None, name: str | None = None) -> Value:
+        """A constant, always a tensor of its own: which of them are equal is nothing that compiled histories depend on."""
+        kind = type(value)
+        if kind is float or kind is int or kind is bool:
+            payload = _scalar(kind.__name__, value, math.copysign(1.0, value) if kind is float else 1.0, dtype)
+        else:
+            payload = value if isinstance(value, Constant) else as_constant(value, dtype)
+        return leaf(payload)
+
+
+@functools.lru_cache(maxsize=1024)
+def _scalar(kind: str, value: float, sign: float, dtype: DType | str | None) -> Constant:
+    """A Python number as an array. Equal numbers of other kinds and zeros of another sign are others."""
+    return as_constant(value, dtype)
 
 
 def leaf(array: Any) -> Tensor:

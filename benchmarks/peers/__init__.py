@@ -14,6 +14,7 @@ PACKAGES = {
     "tf_function": "tensorflow",
     "tf_xla": "tensorflow",
     "tf1": "tensorflow",
+    "tf_eager": "tensorflow",
     "ort": "onnxruntime",
     "openvino": "openvino",
 }

@@ -24,6 +24,17 @@ def test_eager_values_look_like_numbers() -> None:
     assert x[tf.newaxis, 0].shape == (1, 2)
 
 
+def test_numbers_are_constants_of_their_own_kind_and_sign() -> None:
+    x = tf.constant([1.0, -1.0])
+    assert (x * 0.0).numpy().tobytes() != (x * -0.0).numpy().tobytes()
+    assert (
+        tf.constant(1).dtype == tf.int32 and tf.constant(1.0).dtype == tf.float32 and tf.constant(True).dtype == tf.bool
+    )
+    assert tf.constant(1, tf.float64).dtype == tf.float64 and tf.constant(2**40).dtype == tf.int64
+    with pytest.raises(PierianError):
+        tf.constant(2**2000)
+
+
 def test_an_error_names_the_users_line_and_both_shapes() -> None:
     with pytest.raises(ShapeError) as caught:
         tf.constant([1.0, 2.0]) + tf.constant([1.0, 2.0, 3.0])

@@ -24,7 +24,10 @@ CASES = {
     for workload, cases in workloads.load(attribute=attribute).items()
     for name, case in cases.items()
 }
-QUICK = {"w01_tiny_step/const", "w01_tiny_step/feed", "w05_matmul/sq64", "w05_matmul/sq128", "w14_graph_scale/n100"}
+QUICK = {
+    "w01_tiny_step/const", "w01_tiny_step/feed", "w05_matmul/sq64", "w05_matmul/sq128", "w14_graph_scale/n100",
+    "w16_calls/session", "w16_calls/run", "w16_calls/function", "w16_calls/eager",
+}  # fmt: skip
 SLACK = 1.25
 """Sums of equal length cut at other places differ by this much."""
 ALLOWANCE = {
