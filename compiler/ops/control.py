@@ -235,7 +235,7 @@ def turn_of(b: Builder) -> Value | None:
 
 
 def _count_turns(body: BodyBuilder) -> Value:
-    """Give a body the count as a parameter; behind those it has, and before what it captures."""
+    """Give a body the count as a parameter."""
     body.turn = body.placeholder(_COUNT, "turn")
     return body.turn
 
@@ -248,12 +248,20 @@ def _first_turn(b: Builder) -> Value:
     return first
 
 
-def _next_turn(body: BodyBuilder) -> Value:
-    turn = body.turn
-    assert turn is not None
+def _take_turn(body: BodyBuilder, states: int) -> Value:
+    """The count as the parameter behind those of the states."""
+    turn, graph = _count_turns(body) if body.turn is None else body.turn, body.graph
+    parameters = [value for value in graph.inputs if value is not turn]
+    graph.inputs = [*parameters[:states], turn, *parameters[states:]]
+    return turn
+
+
+def _carry_turn(body: BodyBuilder, states: int) -> None:
+    """The count as one more state: the next one is a result behind those of the states."""
+    turn, results = _take_turn(body, states), body.graph.outputs
     with using(body):
-        following: Value = body.add(turn, body.constant(np.int64(1)))
-    return following
+        following = body.add(turn, body.constant(np.int64(1)))
+    _set_results(body.graph, [*results[:states], following, *results[states:]])
 
 
 def _without(made: tuple[Value, ...], position: int) -> Any:
@@ -283,18 +291,16 @@ def build_while(
     bodies = [
         trace_body(b, condition, types, "condition", turns=True), trace_body(b, body, types, "body", turns=True)
     ]  # fmt: skip
+    states = len(start)
     counted = any(one.turn is not None for one in bodies)
     if counted:
-        for one in bodies:
-            if one.turn is None:
-                _count_turns(one)
-        graph = bodies[1].graph
-        _set_results(graph, [*graph.outputs, _next_turn(bodies[1])])
+        _take_turn(bodies[0], states)
+        _carry_turn(bodies[1], states)
         start.append(_first_turn(b))
     captured = close_bodies(bodies)
     attributes = {"state": len(start), "maximum_iterations": maximum_iterations}
     made = b.apply(while_loop, (*start, *captured), attributes, [one.graph for one in bodies])
-    return _without(made, len(start) - 1) if counted else made
+    return _without(made, states) if counted else made
 
 
 def build_scan(
@@ -317,10 +323,7 @@ def build_scan(
     body = trace_body(b, function, types, "step", turns=True)
     states = len(start)
     if body.turn is not None:
-        graph, turn = body.graph, body.turn
-        parameters = [value for value in graph.inputs if value is not turn]
-        graph.inputs = [*parameters[:states], turn, *parameters[states:]]
-        _set_results(graph, [*graph.outputs[:states], _next_turn(body), *graph.outputs[states:]])
+        _carry_turn(body, states)
         start.append(_first_turn(b))
     captured = close_bodies([body])
     attributes = {"state": len(start), "sequences": len(scanned), "length": length, "reverse": reverse}
